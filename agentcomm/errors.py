@@ -1,0 +1,121 @@
+"""The one tree of errors.
+
+    AgentCommError
+    ├── UserError                 your graph, task, config or flag: the message says what to do
+    │   ├── GraphError            a graph or topology that can't run as written
+    │   ├── TaskError             a task, a data folder or a row that can't be read
+    │   ├── ConfigError           an unknown model string, a missing key, a changed run directory
+    │   └── MissingExtraError     a feature whose optional packages are not installed
+    └── RunError                  something failed while running
+        ├── BackendError          a model endpoint: unreachable, refused, broken reply, timed out
+        ├── ChannelError          a channel could not deliver
+        ├── SandboxError          code could not be run safely
+        ├── ScorerError           a scorer could not give log-probabilities
+        ├── LedgerError           the ledger could not be written or read
+        └── LimitExceeded         a limit on tokens, calls, cost or time was reached
+
+A ``UserError`` ends a command with exit code 2 and one sentence, without a traceback. A
+``RunError`` inside an episode becomes a :class:`agentcomm.message.Failure` on the record: it is
+data, attributed to one agent in one round, and the episode goes on if the decision agent can
+still act. Foreign exceptions are converted once, at the boundary of the room that met them.
+"""
+
+from __future__ import annotations
+
+
+class AgentCommError(Exception):
+    """Root of every error raised on purpose by this package."""
+
+
+class UserError(AgentCommError):
+    """Something the user wrote is wrong; the message says what, where, and what to do."""
+
+
+class GraphError(UserError):
+    """An agent graph or a topology that can't run as written."""
+
+
+class TaskError(UserError):
+    """A task, its data folder or one of its rows can't be read."""
+
+
+class ConfigError(UserError):
+    """A model string, key, option or run directory that doesn't fit."""
+
+
+class MissingExtraError(UserError):
+    """An optional part of the package is used whose requirements are not installed."""
+
+
+class RunError(AgentCommError):
+    """Something failed while running; inside an episode it is recorded as data."""
+
+
+class BackendError(RunError):
+    """A model endpoint did not give a usable reply.
+
+    Attributes
+    ----------
+    kind:
+        One word for grouping: ``"unreachable"``, ``"timeout"``, ``"rate_limit"``, ``"server"``,
+        ``"refused"`` (4xx), ``"broken_reply"``.
+    retryable:
+        Whether the same request may succeed later.
+    retry_after:
+        Seconds the server asked to wait, or ``None`` if it said nothing.
+    status:
+        HTTP status, where there was one.
+    fatal:
+        Whether every later request must fail the same way (model not found, bad key, nobody
+        listening): the run stops instead of paying for the rest.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str = "server",
+        retryable: bool = False,
+        retry_after: float | None = None,
+        status: int | None = None,
+        fatal: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retryable = retryable
+        self.retry_after = retry_after
+        self.status = status
+        self.fatal = fatal
+
+
+class ChannelError(RunError):
+    """A channel could not deliver a message."""
+
+
+class SandboxError(RunError):
+    """Model-written code could not be run under the sandbox's protections."""
+
+
+class ScorerError(RunError):
+    """A scorer could not give log-probabilities."""
+
+
+class LedgerError(RunError):
+    """The ledger could not be written or read (disk full, foreign file, newer format)."""
+
+
+class LimitExceeded(RunError):
+    """A limit was reached.
+
+    Attributes
+    ----------
+    scope:
+        Name of the scope whose limit it was: ``"run"``, ``"item"`` or ``"agent NAME"``.
+    limit:
+        Which one: ``"tokens"``, ``"calls"``, ``"cost"`` or ``"seconds"``.
+    """
+
+    def __init__(self, message: str, *, scope: str, limit: str) -> None:
+        super().__init__(message)
+        self.scope = scope
+        self.limit = limit

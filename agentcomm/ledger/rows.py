@@ -1,0 +1,99 @@
+"""The ledger's rows: one a model call attempt, one a delivery, one an episode.
+
+A call row is an *attempt*: a retried call has several. Buckets are what the server reported,
+inclusive with subsets, ``None`` where it reported nothing. ``parts`` splits ``input_tokens``
+over who pays: ``"system"``, ``"task"``, ``"memory"``, ``"sender->reader"`` for each edge, and
+``"template"``; its values sum to ``input_tokens`` exactly, and it is ``None`` where the total is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["evaluate", "learn", "compress", "judge"]
+
+PENDING = "pending"
+"""Error kind of a call that was sent and whose end was never recorded (the process was killed)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRow:
+    """One attempt at one model call.
+
+    ``item`` and ``sample`` (0 unless an item is run several times) name the episode; ``edge`` is
+    set when a channel made the call for that edge. ``cost`` is in US dollars, ``None`` where the
+    price is unknown. ``cache_hit`` marks a reply from a cache or replay: its tokens were not
+    paid now. ``parts_estimated`` says that no tokenizer was at hand and shares are by length.
+    """
+
+    id: str
+    item: str
+    sample: int
+    round: int
+    agent: str
+    attempt: int
+    phase: Phase
+    model: str
+    request_id: str
+    started_at: float
+    edge: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    cache_hit: bool = False
+    latency_s: float | None = None
+    finish_reason: str | None = None
+    cost: float | None = None
+    parts: Mapping[str, int] | None = None
+    parts_estimated: bool = False
+    error_kind: str | None = None
+    error: str | None = None
+    reply_text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRow:
+    """A message as one call read it; the reader pays ``tokens`` (its own tokenizer).
+
+    ``call_id`` is the reader's call, ``sender_call_id`` the call that made the message (``None``
+    for function agents). ``again`` marks a message of an earlier round read again from memory.
+    ``original_text`` and ``text`` are stored by content hash, once each.
+    """
+
+    call_id: str
+    item: str
+    sample: int
+    round: int
+    sender: str
+    reader: str
+    kind: str
+    message_id: str
+    sender_call_id: str | None
+    tokens: int | None
+    original_text: str
+    text: str
+    channel: str = "verbatim"
+    note: str = ""
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeRow:
+    """One graph on one item. ``status`` is ``"ok"`` or ``"failed"``; a failure is not a wrong answer."""
+
+    item: str
+    sample: int
+    status: Literal["ok", "failed"]
+    answer: str | None
+    score: float | None
+    extracted: str | None
+    failure: str | None
+    wall_s: float
+    finished_at: float
+    topology: str | None = None
+    """JSON of the topology used, ``None`` for the whole graph."""
+    failures: int = 0
+    """Turns that failed, the decision's included."""

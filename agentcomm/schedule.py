@@ -1,0 +1,151 @@
+"""Schedule: rounds to waves, and who reads whom. Pure functions over a graph and a topology.
+
+A *wave* is a set of agents that may speak at the same time. The waves of a round are the
+topological generations of the alive spatial edges; the decision agent has a wave of its own at
+the end. :func:`inbox` is the only place that decides what an agent reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import networkx as nx
+
+from agentcomm.graph import AgentGraph, Edge, Topology
+from agentcomm.message import Delivery, Message, Outcome
+
+
+class Wave(NamedTuple):
+    """Agents that speak side by side in a round, in the graph's order."""
+
+    round: int
+    agents: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRecord:
+    """A turn that was taken: what the agent read (after the channels) and what came of it."""
+
+    agent: str
+    round: int
+    inbox: tuple[Delivery, ...]
+    outcome: Outcome
+
+
+Mailbox = Mapping[tuple[int, str], TurnRecord]
+"""What was said so far, by (round, agent)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """What lies before an agent in a round, ahead of any channel.
+
+    ``letters`` are (edge, message) pairs, temporal edges first, then in the order of the senders
+    in the graph; a sender that failed or is dead has none. ``past`` are the agent's own earlier
+    turns, oldest first, if it has a memory.
+    """
+
+    agent: str
+    round: int
+    letters: tuple[tuple[Edge, Message], ...]
+    past: tuple[TurnRecord, ...] = ()
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When each agent of a graph speaks under a topology; reusable for any number of items."""
+
+    graph: AgentGraph
+    topology: Topology
+
+    @classmethod
+    def of(cls, graph: AgentGraph, topology: Topology | None = None) -> Schedule:
+        """The schedule of ``graph`` under ``topology`` (everything alive by default).
+
+        Raises
+        ------
+        GraphError
+            If the topology doesn't fit the graph.
+        """
+        return cls(graph, graph.topology() if topology is None else graph.check_topology(topology))
+
+    @cached_property
+    def waves(self) -> tuple[Wave, ...]:
+        """All waves, first to last; the last one is the decision agent alone, in the last round."""
+        rounds = range(1, self.graph.rounds + 1)
+        shared = len(self.topology.masks) == 1
+        first = self._generations(1)
+        waves: list[Wave] = []
+        for r in rounds:
+            generations = first if shared or r == 1 else self._generations(r)
+            waves += [Wave(r, agents) for agents in generations]
+            if r == self.graph.rounds or self._decision_is_read_after(r):
+                waves.append(Wave(r, (self.graph.decision,)))
+        return tuple(waves)
+
+    @cached_property
+    def turns(self) -> frozenset[tuple[str, int]]:
+        """Every (agent, round) that speaks."""
+        return frozenset((a, wave.round) for wave in self.waves for a in wave.agents)
+
+    def _generations(self, round: int) -> list[tuple[str, ...]]:
+        mask = self.topology.mask(round)
+        decision = self.graph.decision
+        dag = nx.DiGraph()
+        dag.add_nodes_from(n for n in self.graph.names if n in mask.agents and n != decision)
+        dag.add_edges_from(
+            (e.sender, e.reader)
+            for e in mask.edges
+            if e.kind == "spatial" and e.sender in dag and e.reader in dag
+        )
+        position = self.graph.index
+        return [tuple(sorted(g, key=position.__getitem__)) for g in nx.topological_generations(dag)]
+
+    def _decision_is_read_after(self, round: int) -> bool:
+        return self.topology.alive(self.graph.decision, round) and any(
+            e.sender == self.graph.decision
+            and e.kind == "temporal"
+            and self.topology.delivers(e.key, round + 1)
+            for e in self.graph.edges
+        )
+
+    @cached_property
+    def _reading(self) -> dict[tuple[str, int], tuple[tuple[Edge, int], ...]]:
+        return {}
+
+    def sources(self, agent: str, round: int) -> tuple[tuple[Edge, int], ...]:
+        """Which (edge, round of the message) ``agent`` reads in ``round``, in reading order."""
+        known = self._reading.get((agent, round))
+        if known is None:
+            known = tuple(
+                (e, round if e.kind == "spatial" else round - 1)
+                for e in self.graph.incoming[agent]
+                if self.topology.delivers(e.key, round)
+            )
+            self._reading[(agent, round)] = known
+        return known
+
+
+def inbox(schedule: Schedule, agent: str, round: int, mailbox: Mailbox) -> Inbox:
+    """What ``agent`` finds in ``round``: the only place where it is decided who is read."""
+    letters: list[tuple[Edge, Message]] = []
+    for edge, spoke in schedule.sources(agent, round):
+        record = mailbox.get((spoke, edge.sender))
+        if record is not None and isinstance(record.outcome, Message):
+            letters.append((edge, record.outcome))
+    past: tuple[TurnRecord, ...] = ()
+    if round > 1 and schedule.graph.by_name[agent].memory:
+        past = tuple(mailbox[(r, agent)] for r in range(1, round) if (r, agent) in mailbox)
+    return Inbox(agent, round, tuple(letters), past)
+
+
+def in_order(graph: AgentGraph, records: Iterable[TurnRecord]) -> tuple[TurnRecord, ...]:
+    """Records by round and by the agent's place in the graph, with the decision last in its round."""
+
+    def key(record: TurnRecord) -> tuple[int, bool, int]:
+        return record.round, record.agent == graph.decision, graph.index[record.agent]
+
+    return tuple(sorted(records, key=key))
