@@ -67,6 +67,8 @@ class Message:
     finish_reason: str | None = None
     call_id: str | None = field(default=None, compare=False)
     """The ledger's id of the model call that made it; ``None`` for function agents."""
+    note: str = field(default="", compare=False)
+    """What is odd about it, e.g. that it isn't the JSON asked for; readers get the text as it is."""
     id: str = field(default="")
 
     def __post_init__(self) -> None:

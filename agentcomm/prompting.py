@@ -123,6 +123,8 @@ def _opening(turn: Turn) -> list[Segment]:
 def _inbox(inbox: tuple[Delivery, ...], *, nonempty: bool, again: bool) -> list[Segment]:
     segments: list[Segment] = []
     for delivery in inbox:
+        if not delivery.text.strip():  # nothing said: nothing to read, nothing to pay
+            continue
         gap = "\n\n" if nonempty or segments else ""
         text = f"{gap}From {delivery.edge.sender}:\n{delivery.text}"
         segments.append(Segment(delivery.edge, text, delivery, again))
