@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentcomm.calls import Called, Calls, Place, derive_seed
-from agentcomm.errors import AgentCommError, BackendError, LimitExceeded, RunError, UserError
+from agentcomm.errors import BackendError, LimitExceeded, RunError, UserError
 from agentcomm.executors.base import Executor
 from agentcomm.graph import Agent, Edge
 from agentcomm.ledger.limits import Limits, Scope
@@ -88,6 +88,8 @@ class Turns:
     listen: Listener | None = None
     rows: list[CallRow] = field(default_factory=list)
     deliveries: list[DeliveryRow] = field(default_factory=list)
+    user_error: UserError | None = None
+    """What only the user can mend; ``run_episode`` raises it once no call is in flight."""
     _agent_scopes: dict[str, Scope] = field(default_factory=dict)
 
     async def act(self, inbox: Inbox) -> TurnRecord:
@@ -123,9 +125,9 @@ class Turns:
                     call_id=called.row.id,
                     note=_schema_note(agent, reply.text),
                 )
-        except UserError:
-            raise
         except Exception as error:
+            if isinstance(error, UserError) and self.user_error is None:
+                self.user_error = error
             outcome = _failure(agent.name, inbox.round, error)
         record = TurnRecord(agent.name, inbox.round, delivered, outcome)
         if self.listen:
@@ -187,6 +189,8 @@ async def run_episode(
     """
     began = time.perf_counter()
     mailbox = await executor.execute(turns.schedule, turns.act, thread=thread)
+    if turns.user_error is not None:
+        raise turns.user_error
     graph = turns.schedule.graph
     records = in_order(graph, mailbox.values())
     final = mailbox.get((graph.rounds, graph.decision))
@@ -213,13 +217,14 @@ async def run_episode(
 def _failure(agent: str, round: int, error: Exception) -> Failure:
     if isinstance(error, LimitExceeded):
         # One agent's limit silences that agent; the item's or the run's ends the episode.
-        return Failure(agent, round, "limit", str(error), fatal=not error.scope.startswith("agent "))
+        whole = not error.scope.startswith("agent ")
+        return Failure(agent, round, "limit", str(error), fatal=whole, scope=error.scope)
     if isinstance(error, BackendError):
         return Failure(agent, round, error.kind, str(error), fatal=error.fatal)
     if isinstance(error, RunError):
         return Failure(agent, round, type(error).__name__, str(error))
-    if isinstance(error, AgentCommError):
-        return Failure(agent, round, "agent", str(error))
+    if isinstance(error, UserError):
+        return Failure(agent, round, "config", str(error), fatal=True)
     return Failure(agent, round, "agent", f"{type(error).__name__}: {error}")
 
 

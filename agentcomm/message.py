@@ -109,6 +109,8 @@ class Failure:
     kind: str
     reason: str
     fatal: bool = False
+    scope: str | None = None
+    """For ``kind="limit"``: whose limit it was (``"run"``, ``"item"``, ``"agent NAME"``)."""
 
 
 Outcome = Message | Failure

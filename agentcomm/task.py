@@ -6,7 +6,7 @@ split into *views*: text that only the agents with that view see (information as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,8 @@ class Score:
 class Task:
     """Items and the function that scores an answer: ``score(item, answer_text) -> Score``.
 
+    A scorer that has to wait (hidden tests in a sandbox) may be async.
+
     Raises
     ------
     TaskError
@@ -81,7 +83,7 @@ class Task:
 
     name: str
     items: Sequence[Item]
-    score: Callable[[Item, str], Score]
+    score: Callable[[Item, str], Score | Awaitable[Score]]
     description: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
 

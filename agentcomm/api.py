@@ -1,0 +1,117 @@
+"""``run``: one graph, one question, one episode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+
+from agentcomm.backends.base import Backend
+from agentcomm.episode import Episode, Listener, Turns, run_episode
+from agentcomm.graph import AgentGraph, Topology
+from agentcomm.ledger.limits import Scope
+from agentcomm.ledger.store import Ledger
+from agentcomm.options import RunOptions
+from agentcomm.schedule import Schedule
+from agentcomm.task import Item, as_item
+
+
+async def run(
+    graph: AgentGraph,
+    question: str | Item,
+    model: str | Backend | None = None,
+    *,
+    topology: Topology | None = None,
+    ledger: Ledger | None = None,
+    listen: Listener | None = None,
+    options: RunOptions | None = None,
+    **overrides: Any,
+) -> Episode:
+    """Run a team on one question.
+
+    Parameters
+    ----------
+    graph:
+        The team.
+    question:
+        A string, or an :class:`Item` with context and views.
+    model:
+        A model string (``"local/smollm2"``, ``"openai/gpt-4o-mini"``, ``"vllm/FOLDER"``,
+        ``"mock/echo"``) or a backend; for agents without a model of their own.
+    topology:
+        What of the graph is alive; everything by default.
+    ledger:
+        Where calls are recorded; in memory by default.
+    listen:
+        Hears of every turn as it ends.
+    options, overrides:
+        A :class:`RunOptions`, or its fields as keywords (``temperature=0.7, base_url=...``).
+
+    Returns
+    -------
+    Episode
+        ``.answer``, ``.messages``, ``.failure``, ``.usage.by_edge()``, ``.usage.by_agent()``.
+
+    Raises
+    ------
+    UserError
+        If the graph, topology, item, model or an option can't be used as given. What fails while
+        running (a server, an agent) is in ``Episode.failure`` instead.
+
+    Examples
+    --------
+    >>> import agentcomm as ac
+    >>> graph = ac.AgentGraph([ac.Agent("a"), ac.Agent("b")], [ac.Edge("a", "b")], decision="b")
+    >>> episode = ac.run_sync(graph, "Say something.", model="mock/echo")
+    >>> sorted(episode.usage.by_edge())
+    ['a->b']
+    """
+    opts = RunOptions.of(options, **overrides)
+    item = as_item(question)
+    schedule = Schedule.of(graph, topology)
+    own = ledger is None
+    book = ledger if ledger is not None else Ledger.in_memory()
+    try:
+        async with opts.calls(book, model) as calls:
+            turns = Turns(
+                calls,
+                schedule,
+                item,
+                scope=Scope("item", opts.item_limits, calls.scope),
+                agent_limits=opts.agent_limits,
+                listen=listen,
+            )
+            await check_models(calls, graph)
+            return await run_episode(opts.make_executor(), turns, thread=item.id)
+    finally:
+        if own:
+            book.close()
+
+
+def run_sync(graph: AgentGraph, question: str | Item, model: str | Backend | None = None, **options: Any) -> Episode:
+    """:func:`run` for code without an event loop."""
+
+    async def call() -> Episode:
+        return await run(graph, question, model, **options)
+
+    return anyio.run(call)
+
+
+async def check_models(calls: Any, graph: AgentGraph) -> None:
+    """Ask every model of the graph whether it is there, before anything is paid for.
+
+    Raises
+    ------
+    UserError
+        If a server can't be reached, a model isn't there or a key is missing.
+    """
+    from agentcomm.errors import BackendError, ConfigError
+
+    backends = {calls.backend(a.model).name: calls.backend(a.model) for a in graph.agents if a.act is None}
+    for backend in backends.values():
+        check = getattr(backend, "check", None)
+        if check is not None:
+            try:
+                await check()
+            except BackendError as error:
+                raise ConfigError(str(error)) from error

@@ -1,0 +1,164 @@
+"""RunDir: the directory of a run, and why the same command may continue in it.
+
+    config.json      the resolved configuration: what the results depend on
+    ledger.sqlite    every call, delivery and episode
+    results.json     the summary and one row an episode, written at the end and on interruption
+    lock             held while a process runs in it
+
+A second run under the same configuration continues; under another it is refused and the
+differences are shown. Files are replaced atomically, so a cut-off write leaves the old one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agentcomm.errors import ConfigError, LedgerError
+from agentcomm.ledger.store import Ledger
+
+CONFIG, LEDGER, RESULTS, LOCK = "config.json", "ledger.sqlite", "results.json", "lock"
+SHOWN_DIFFERENCES = 8
+
+
+class RunDir:
+    """A run's directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any]) -> RunDir:
+        """Make the directory, or enter one that holds the same configuration.
+
+        Raises
+        ------
+        ConfigError
+            If it holds another configuration (the differences are named) or other files.
+        """
+        run = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"can't make the run directory {path}: {error.strerror}; choose another --out") from error
+        if run.config_path.exists():
+            differences = list(_differences(run.config(), json.loads(json.dumps(config))))
+            if differences:
+                shown = "; ".join(differences[:SHOWN_DIFFERENCES])
+                more = len(differences) - SHOWN_DIFFERENCES
+                raise ConfigError(
+                    f"{path} holds a run with another configuration: {shown}"
+                    + (f"; and {more} more" if more > 0 else "")
+                    + "; use another --out, or repeat the command that began it"
+                )
+        else:
+            strange = sorted(p.name for p in path.iterdir())
+            if strange:
+                raise ConfigError(
+                    f"{path} is not a run directory but holds {', '.join(strange[:3])}; choose an empty or new --out"
+                )
+            write_json(run.config_path, config)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDir:
+        """An existing run, for reading.
+
+        Raises
+        ------
+        ConfigError
+            If there is no run at ``path``.
+        """
+        run = cls(path)
+        if not run.config_path.exists() or not run.ledger_path.exists():
+            raise ConfigError(f"no run at {path}: it has no {CONFIG} and {LEDGER}; name a directory that `agentcomm eval` made")
+        return run
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / CONFIG
+
+    @property
+    def ledger_path(self) -> Path:
+        return self.path / LEDGER
+
+    @property
+    def results_path(self) -> Path:
+        return self.path / RESULTS
+
+    def config(self) -> dict[str, Any]:
+        return _read_json(self.config_path)
+
+    def results(self) -> dict[str, Any]:
+        if not self.results_path.exists():
+            raise ConfigError(f"{self.path} has no {RESULTS} yet: the run was cut off; repeat its command to continue")
+        return _read_json(self.results_path)
+
+    def ledger(self) -> Ledger:
+        return Ledger.open(self.ledger_path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory for one process; the system lets go even after ``kill -9``."""
+        with (self.path / LOCK).open("a+") as file:
+            if sys.platform != "win32":
+                import fcntl
+
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    raise ConfigError(
+                        f"another process is running in {self.path}; wait for it or use another --out"
+                    ) from error
+            yield
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON so that a reader finds the old file or the whole new one, never a part.
+
+    Raises
+    ------
+    LedgerError
+        If the disk is full or the folder can't be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            json.dump(data, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise LedgerError(f"can't write {path}: {error.strerror}; free space or choose another --out") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"can't read {path}: {error}; restore it or use another --out") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} is not a run's file: expected a JSON object")
+    return data
+
+
+def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for i, (a, b) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(a, b, f"{where}[{i}]")
+    elif old != new:
+        yield f"{where} was {_short(old)}, now {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
