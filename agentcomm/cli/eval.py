@@ -1,0 +1,255 @@
+"""``agentcomm eval``: a graph on a task, with live progress and a ledger."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentcomm.cli import options as o
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from agentcomm.evaluation.run import Progress, Run
+
+
+def evaluate(
+    graph: o.GraphName,
+    task: o.TaskName,
+    model: o.Model = None,
+    base_url: o.BaseUrl = None,
+    api_key_env: o.KeyEnv = "OPENAI_API_KEY",
+    limit: Annotated[int | None, typer.Option("--limit", help="So many items of the split.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="learn, validate or score (default).")] = None,
+    data: o.Data = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The run's directory; the same command again continues it. Default: a new one in runs/."),
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", help="How often each item is run.")] = 1,
+    cut: o.Cut = None,
+    graph_option: o.GraphOption = None,
+    task_option: o.TaskOption = None,
+    seed: o.Seed = 0,
+    temperature: o.Temperature = 0.0,
+    max_tokens: o.MaxTokens = 1024,
+    run_limit: o.RunLimit = None,
+    item_limit: o.ItemLimit = None,
+    agent_limit: o.AgentLimit = None,
+    prices: o.Prices = None,
+    retries: o.Retries = 5,
+    timeout: o.Timeout = 120.0,
+    concurrency: o.Concurrency = None,
+    executor: o.Executor = "langgraph",
+    checkpoint: o.Checkpoint = None,
+    cache: o.Cache = None,
+    json: o.Json = False,
+) -> None:
+    """Run GRAPH on every item of TASK and say what it scored and what every edge cost.
+
+    The run's directory holds config.json, ledger.sqlite and results.json. After Ctrl-C, a crash
+    or kill -9 the same command with the same --out continues: finished items are not paid again.
+    """
+    import anyio
+
+    from agentcomm.evaluation.run import evaluate as evaluate_graph
+    from agentcomm.loading import load_graph, load_task
+
+    options = o.run_options(
+        seed=seed,
+        temperature=temperature,
+        max_tokens=max_tokens,
+        base_url=base_url,
+        api_key_env=api_key_env,
+        timeout_s=timeout,
+        max_concurrency=concurrency,
+        executor=executor,
+        checkpoint=checkpoint,
+        cache=cache,
+        prices=prices,
+        retries=retries,
+        run_limit=run_limit,
+        item_limit=item_limit,
+        agent_limit=agent_limit,
+    )
+    team = load_graph(graph, o.key_values(graph_option, "--graph-option"))
+    work = load_task(task, o.task_options(task_option, data=data, limit=limit, split=split, seed=None))
+    where = out or _new_directory(task, graph)
+    with live(f"{Path(graph).stem} on {work.name}", show=not json) as progress:
+
+        async def go() -> Run:
+            return await evaluate_graph(
+                team,
+                work,
+                model,
+                out=where,
+                topology=o.topology(team, cut),
+                samples=samples,
+                name=Path(graph).stem,
+                on_progress=progress,
+                options=options,
+            )
+
+        try:
+            run = anyio.run(go)
+        except KeyboardInterrupt:
+            sys.stderr.write(f"interrupted; the same command with --out {where} continues\n")
+            raise typer.Exit(130) from None
+    summary = run.summary()
+    if json:
+        typer.echo(json_module.dumps(summary, ensure_ascii=False))
+    else:
+        show(summary)
+    if run.stopped:
+        sys.stderr.write(f"stopped early: {run.stopped}; the same command with --out {where} continues\n")
+    for episode in [e for e in run.episodes if e.status == "failed"][:3]:
+        sys.stderr.write(f"failed: item {episode.item}: {episode.failure}\n")
+    raise typer.Exit(1 if run.failed or run.stopped else 0)
+
+
+def _new_directory(task: str, graph: str) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    base = Path("runs") / f"{stamp}-{Path(task).stem}-{Path(graph).stem}"
+    path, n = base, 1
+    while path.exists():
+        n += 1
+        path = base.with_name(f"{base.name}-{n}")
+    return path
+
+
+class live:
+    """Live progress on stderr: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, title: str, *, show: bool = True, every_s: float = 10.0) -> None:
+        from rich.console import Console
+
+        self.title = title
+        self.every_s = every_s
+        self.shown = 0.0
+        self.last: Progress | None = None
+        self.console = Console(stderr=True)
+        self.bar: Any = None
+        self.tty = show and self.console.is_terminal
+        self.lines = show and not self.tty
+
+    def __enter__(self) -> live:
+        if self.tty:
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+            from rich.progress import Progress as Bar
+
+            self.bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=self.console,
+            )
+            self.bar.start()
+            self.task_id = self.bar.add_task(self.title, total=None, note="")
+        return self
+
+    def __call__(self, progress: Progress) -> None:
+        self.last = progress
+        if self.bar is not None:
+            self.bar.update(self.task_id, total=progress.total, completed=progress.done, note=describe(progress))
+        elif self.lines and time.monotonic() - self.shown > self.every_s:
+            self.shown = time.monotonic()
+            sys.stderr.write(f"{self.title}: {progress.done}/{progress.total} {describe(progress)}\n")
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+        elif self.lines and self.last is not None:
+            sys.stderr.write(f"{self.title}: {self.last.done}/{self.last.total} {describe(self.last)}\n")
+
+
+def describe(progress: Progress) -> str:
+    """Score so far, tokens, cost and time left, in one line."""
+    parts = []
+    if progress.score is not None:
+        parts.append(f"score {progress.score:.2f}")
+    if progress.failed:
+        parts.append(f"{progress.failed} failed")
+    parts.append(f"{progress.input_tokens + progress.output_tokens:,} tokens in {progress.calls:,} calls")
+    if progress.cost is not None:
+        parts.append(f"${progress.cost:.4f}")
+    left = progress.seconds_left
+    if left is not None and progress.done < progress.total:
+        parts.append(f"{_duration(left)} left")
+    return ", ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """A number for a table; unknown is a dash, never 0."""
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def score_text(score: dict[str, Any]) -> str:
+    """``0.42 [0.29, 0.56]``, or a dash when nothing was scored."""
+    if score["mean"] is None:
+        return "–"
+    return f"{score['mean']:.2f} [{score['low']:.2f}, {score['high']:.2f}]"
+
+
+def show(summary: dict[str, Any], console: Console | None = None) -> None:
+    """The summary of a run as tables on stdout."""
+    from rich.console import Console
+
+    console = console or Console()
+    tokens = summary["tokens"]
+    console.print(
+        f"[bold]{summary['graph']}[/] on [bold]{summary['task']}[/], {summary['model']}: "
+        f"score {score_text(summary['score'])} on {summary['scored']} items"
+        + (f", [red]{summary['failed']} failed[/]" if summary["failed"] else ""),
+        highlight=False,
+    )
+    cached = f" ({number(tokens['cached'])} cached)" if tokens["cached"] is not None else ""
+    console.print(
+        f"{number(tokens['input'])} input tokens{cached}, {number(tokens['output'])} output tokens, "
+        f"{summary['calls']:,} calls"
+        + (f", {summary['failed_calls']} of them failed" if summary["failed_calls"] else "")
+        + (f", cost ${summary['cost']:.4f}" if summary["cost"] is not None else ", cost unknown")
+        + f", {summary['wall_s']:.1f} s",
+        highlight=False,
+    )
+    console.print(usage_table("agent", tokens["by_agent"]))
+    if tokens["by_edge"]:
+        console.print(share_table("edge", "input tokens its reader paid", tokens["by_edge"], tokens["input"]))
+    console.print(share_table("part", "input tokens", tokens["by_part"], tokens["input"]))
+    console.print(f"run: {summary['run']}", highlight=False, markup=False)
+
+
+def usage_table(name: str, rows: dict[str, dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table(name, "calls", "input", "cached", "output")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for key, row in rows.items():
+        table.add_row(
+            str(key), *(number(row.get(field)) for field in ("calls", "input", "cached", "output"))
+        )
+    return table
+
+
+def share_table(name: str, what: str, rows: dict[str, int], total: int | None) -> Table:
+    from rich.table import Table
+
+    table = Table(name, what, "share of all input")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for key, value in rows.items():
+        table.add_row(key, number(value), f"{value / total:.1%}" if total else "–")
+    return table

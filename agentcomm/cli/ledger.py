@@ -1,0 +1,81 @@
+"""``agentcomm ledger``: what a run cost, by edge, agent, round, phase, part or call."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from agentcomm.cli import options as o
+
+if TYPE_CHECKING:
+    from agentcomm.ledger.usage import UsageReport
+
+By = Literal["edge", "agent", "round", "phase", "part", "call"]
+
+
+def ledger(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
+    by: Annotated[By, typer.Option("--by", help="What to group by.")] = "edge",
+    json: o.Json = False,
+) -> None:
+    """Who paid for what in RUN. Works while the run is going, and after a crash."""
+    from rich.console import Console
+
+    from agentcomm.cli.eval import share_table, usage_table
+    from agentcomm.evaluation.rundir import RunDir
+
+    with RunDir.open(run).ledger() as book:
+        usage = book.usage()
+        rows = grouped(usage, by)
+    if json:
+        typer.echo(json_module.dumps(rows, ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    if isinstance(rows, list):
+        console.print(_call_table(rows))
+    elif by in ("edge", "part"):
+        console.print(share_table(by, "input tokens", rows, usage.input_tokens))
+    else:
+        console.print(usage_table(by, rows))
+    if usage.unknown_calls:
+        console.print(
+            f"{usage.unknown_calls} attempts are of unknown cost (failed, or in flight when the run was cut off); "
+            "no total includes them"
+        )
+
+
+def grouped(usage: UsageReport, by: By) -> Any:
+    """The rows of a usage report as JSON."""
+    if by == "call":
+        return usage.by_call()
+    if by == "edge":
+        return usage.by_edge()
+    if by == "part":
+        return usage.by_part()
+    groups: dict[Any, Any] = {"agent": usage.by_agent, "round": usage.by_round, "phase": usage.by_phase}[by]()
+    return {str(key): group.to_dict() for key, group in groups.items()}
+
+
+def _call_table(rows: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    from agentcomm.cli.eval import number
+
+    table = Table("item", "round", "agent", "attempt", "input", "cached", "output", "parts", "error")
+    for row in rows:
+        parts = ", ".join(f"{k} {v}" for k, v in (row["parts"] or {}).items())
+        table.add_row(
+            row["item"],
+            str(row["round"]),
+            row["agent"],
+            str(row["attempt"]),
+            number(row["input_tokens"]),
+            number(row["cached_tokens"]),
+            number(row["output_tokens"]),
+            parts or "–",
+            row["error"] or "",
+        )
+    return table

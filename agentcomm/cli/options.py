@@ -1,0 +1,125 @@
+"""Options that several commands share, and how their words become values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentcomm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from agentcomm.graph import AgentGraph, Topology
+    from agentcomm.ledger.limits import Limits
+    from agentcomm.options import RunOptions
+
+GraphName = Annotated[
+    str, typer.Argument(metavar="GRAPH", help="A graph file (.py, .json) or a shipped graph's name.")
+]
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task file (.py) or a shipped task's name.")]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="For agents without one: local/smollm2, openai/NAME, vllm/FOLDER, mock/echo."),
+]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Where an OpenAI-compatible server answers (…/v1).")]
+KeyEnv = Annotated[str, typer.Option("--api-key-env", help="Environment variable that holds the key.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+GraphOption = Annotated[
+    list[str] | None, typer.Option("--graph-option", "-G", metavar="KEY=VALUE", help="An option of the graph file.")
+]
+TaskOption = Annotated[
+    list[str] | None, typer.Option("--task-option", "-T", metavar="KEY=VALUE", help="An option of the task file.")
+]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Folder with the task's files, or a folder of such folders.")
+]
+Cut = Annotated[
+    list[str] | None,
+    typer.Option("--cut", metavar="AGENT|FROM->TO", help="Prune an agent or an edge for this run; repeatable."),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the run; every turn derives its own from it.")]
+Temperature = Annotated[float, typer.Option("--temperature", help="For agents that don't set one.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", help="Longest reply of agents that don't set one.")]
+Timeout = Annotated[float, typer.Option("--timeout", help="Seconds for one attempt at a call.")]
+Retries = Annotated[int, typer.Option("--retries", help="Attempts for a call before it counts as failed.")]
+Executor = Annotated[str, typer.Option("--executor", help="langgraph or plain; both make the same calls.")]
+Concurrency = Annotated[int | None, typer.Option("--concurrency", help="Requests in flight at an endpoint.")]
+Prices = Annotated[Path | None, typer.Option("--prices", help="TOML file of prices, over the known public ones.")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="File of replies: equal requests cost nothing.")]
+Checkpoint = Annotated[Path | None, typer.Option("--checkpoint", help="SQLite file for LangGraph's checkpoints.")]
+RunLimit = Annotated[
+    list[str] | None,
+    typer.Option("--run-limit", metavar="tokens|calls|cost|seconds=N", help="Stop the run there; repeatable."),
+]
+ItemLimit = Annotated[
+    list[str] | None,
+    typer.Option("--item-limit", metavar="tokens|calls|cost|seconds=N", help="Stop an item there; repeatable."),
+]
+AgentLimit = Annotated[
+    list[str] | None,
+    typer.Option("--agent-limit", metavar="tokens|calls|cost|seconds=N", help="Silence an agent there, per item."),
+]
+
+
+def key_values(words: list[str] | None, flag: str) -> dict[str, Any]:
+    """``["a=1", "b=x"]`` as ``{"a": 1, "b": "x"}``: JSON where it is JSON, else text."""
+    values: dict[str, Any] = {}
+    for word in words or []:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{flag} {word!r}: write KEY=VALUE")
+        try:
+            values[key] = json.loads(value)
+        except ValueError:
+            values[key] = value
+    return values
+
+
+def limits(words: list[str] | None, flag: str) -> Limits:
+    """``["tokens=1000", "cost=0.5"]`` as limits."""
+    from agentcomm.ledger.limits import Limits
+
+    values = key_values([w for word in words or [] for w in word.split(",")], flag)
+    known = ("tokens", "calls", "cost", "seconds")
+    for key, value in values.items():
+        if key not in known or isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+            raise ConfigError(f"{flag} {key}={value}: write one of {', '.join(known)} = a number above 0")
+    return Limits(**values)
+
+
+def topology(graph: AgentGraph, cut: list[str] | None) -> Topology | None:
+    """What ``--cut`` leaves of a graph; ``None`` without cuts."""
+    if not cut:
+        return None
+    edges = [tuple(part.strip() for part in word.split("->")) for word in cut if "->" in word]
+    return graph.topology(
+        without_agents=[word.strip() for word in cut if "->" not in word],
+        without_edges=edges,  # type: ignore[arg-type]
+    )
+
+
+def task_options(
+    task_option: list[str] | None, *, data: Path | None, limit: int | None, split: str | None, seed: int | None
+) -> dict[str, Any]:
+    """The options a task is loaded with; only what was given."""
+    options = key_values(task_option, "--task-option")
+    given = {"data": str(data) if data else None, "limit": limit, "split": split, "seed": seed}
+    options.update({k: v for k, v in given.items() if v is not None and k not in options})
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit {limit}: it must be at least 1")
+    return options
+
+
+def run_options(**values: Any) -> RunOptions:
+    """The command's words as :class:`RunOptions`."""
+    from agentcomm.calls import Retry
+    from agentcomm.options import RunOptions
+
+    retries = values.pop("retries")
+    for kind in ("run_limit", "item_limit", "agent_limit"):
+        words = values.pop(kind)
+        name = "limits" if kind == "run_limit" else f"{kind}s"
+        values[name] = limits(words, f"--{kind.replace('_', '-')}")
+    return RunOptions(retry=Retry(attempts=retries), **values)
