@@ -91,6 +91,12 @@ class Schedule:
         """Every (agent, round) that speaks."""
         return frozenset((a, wave.round) for wave in self.waves for a in wave.agents)
 
+    @cached_property
+    def order(self) -> Mapping[tuple[int, str], int]:
+        """Position of every turn (round, agent) when the waves are walked one agent at a time."""
+        places = [(wave.round, agent) for wave in self.waves for agent in wave.agents]
+        return {place: i for i, place in enumerate(places)}
+
     def _generations(self, round: int) -> list[tuple[str, ...]]:
         mask = self.topology.mask(round)
         decision = self.graph.decision

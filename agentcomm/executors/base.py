@@ -30,3 +30,19 @@ class Executor(Protocol):
 
 def is_fatal(record: TurnRecord) -> bool:
     return isinstance(record.outcome, Failure) and record.outcome.fatal
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended a task group, on its own: callers catch errors, not groups of them.
+
+    An interruption (Ctrl-C) goes before ordinary errors.
+    """
+    leaves: list[BaseException] = []
+    stack: list[BaseException] = [group]
+    while stack:
+        error = stack.pop()
+        if isinstance(error, BaseExceptionGroup):
+            stack.extend(reversed(error.exceptions))
+        else:
+            leaves.append(error)
+    return next((e for e in leaves if not isinstance(e, Exception)), leaves[0])
