@@ -25,7 +25,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import networkx as nx
 
@@ -136,7 +136,7 @@ class Edge:
                 f"edge {self.sender}->{self.reader} has kind {self.kind!r}; use 'spatial' or 'temporal'"
             )
 
-    @property
+    @cached_property
     def key(self) -> EdgeKey:
         return EdgeKey(self.sender, self.reader, self.kind)
 
@@ -193,21 +193,25 @@ class Topology:
         )
 
     def __and__(self, other: Topology) -> Topology:
-        n = max(len(self.masks), len(other.masks))
-        if {len(self.masks), len(other.masks)} - {1, n}:
-            raise GraphError(
-                f"topologies of {len(self.masks)} and {len(other.masks)} rounds can't be intersected"
-            )
+        n = self._rounds_with(other)
         pairs = [(self.mask(r), other.mask(r)) for r in range(1, n + 1)]
         return Topology(tuple(Mask(a.agents & b.agents, a.edges & b.edges) for a, b in pairs))
 
     def __le__(self, other: Topology) -> bool:
         """Whether everything alive here is alive in ``other``."""
-        n = max(len(self.masks), len(other.masks))
+        n = self._rounds_with(other)
         return all(
             self.mask(r).agents <= other.mask(r).agents and self.mask(r).edges <= other.mask(r).edges
             for r in range(1, n + 1)
         )
+
+    def _rounds_with(self, other: Topology) -> int:
+        n = max(len(self.masks), len(other.masks))
+        if {len(self.masks), len(other.masks)} - {1, n}:
+            raise GraphError(
+                f"topologies of {len(self.masks)} and {len(other.masks)} rounds don't fit together"
+            )
+        return n
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -273,7 +277,7 @@ class AgentGraph:
         system: str = DEFAULT_SYSTEM,
     ) -> None:
         object.__setattr__(self, "agents", tuple(agents))
-        object.__setattr__(self, "edges", tuple(e if isinstance(e, Edge) else Edge(*e) for e in edges))  # type: ignore[arg-type]
+        object.__setattr__(self, "edges", tuple(map(_edge, edges)))
         object.__setattr__(self, "decision", decision)
         object.__setattr__(self, "rounds", rounds)
         object.__setattr__(self, "system", system)
@@ -282,6 +286,8 @@ class AgentGraph:
     def _check(self) -> None:
         if not self.agents:
             raise GraphError("the graph has no agents; give it at least the decision agent")
+        if strangers := [a for a in self.agents if not isinstance(a, Agent)]:
+            raise GraphError(f"{strangers[0]!r} is not an agent; write Agent({str(strangers[0])!r})")
         for name, count in _counts(self.names).items():
             if count > 1:
                 raise GraphError(f"{count} agents are named {name!r}; names must be unique")
@@ -316,7 +322,8 @@ class AgentGraph:
                 f"spatial edges form a cycle: {' -> '.join([*cycle, cycle[0]])}; "
                 f"make one of them kind='temporal' (read in the next round)"
             )
-        if lost := [n for n in self.names if n not in self.useful_agents(self.topology())]:
+        useful = self.useful_agents(self.topology())
+        if lost := [n for n in self.names if n not in useful]:
             hint = (
                 " (temporal edges are read in the next round, and there is only one)"
                 if self.rounds == 1 and any(e.kind == "temporal" for e in self.edges)
@@ -444,13 +451,27 @@ class AgentGraph:
                 for e in self.incoming[name]
                 if topology.delivers(e.key, r)
             ]
-            if r > 1 and self.by_name[name].memory and topology.alive(name, r - 1) and name != self.decision:
+            if r > 1 and self.by_name[name].memory and self._speaks(name, r - 1, topology):
                 sources.append((name, r - 1))
             for source in sources:
                 if source not in seen:
                     seen.add(source)
                     stack.append(source)
         return frozenset(seen)
+
+    def _speaks(self, name: str, round: int, topology: Topology) -> bool:
+        """Whether an agent has a turn in ``round``: the decision agent only where somebody reads it."""
+        if not topology.alive(name, round):
+            return False
+        return name != self.decision or round == self.rounds or self.decision_is_read_after(round, topology)
+
+    def decision_is_read_after(self, round: int, topology: Topology) -> bool:
+        """Whether somebody reads in ``round + 1`` what the decision agent says in ``round``."""
+        return any(topology.delivers(e.key, round + 1) for e in self._from_decision)
+
+    @cached_property
+    def _from_decision(self) -> tuple[Edge, ...]:
+        return tuple(e for e in self.edges if e.sender == self.decision)
 
     def useful_agents(self, topology: Topology) -> frozenset[str]:
         """Agents of which at least one turn can reach the answer."""
@@ -464,17 +485,14 @@ class AgentGraph:
     def _keys(self, edges: Iterable[EdgeLike]) -> list[EdgeKey]:
         keys: list[EdgeKey] = []
         for edge in edges:
-            if isinstance(edge, Edge):
-                found = [edge.key] if edge.key in self.by_key else []
-            elif isinstance(edge, str) or len(edge) not in (2, 3):
-                raise GraphError(f"{edge!r} is not an edge; write ('sender', 'reader') or an Edge")
-            elif len(edge) == 3:
-                found = [k for k in self.by_key if tuple(k) == tuple(edge)]
-            else:
-                found = [k for k in self.by_key if (k.sender, k.reader) == tuple(edge)]
+            named = _edge(edge).key
+            kinds: tuple[EdgeKind, ...] = ("spatial", "temporal")
+            if isinstance(edge, Edge | EdgeKey) or len(edge) == 3:
+                kinds = (named.kind,)
+            found = [k for kind in kinds if (k := named._replace(kind=kind)) in self.by_key]
             if not found:
-                ends = (edge.sender, edge.reader) if isinstance(edge, Edge) else tuple(edge)[:2]
-                raise GraphError(f"no edge {ends[0]}->{ends[1]} in the graph")
+                kind = "" if len(kinds) == 2 else f"{named.kind} "
+                raise GraphError(f"no {kind}edge {named} in the graph")
             keys.extend(found)
         return keys
 
@@ -510,34 +528,15 @@ class AgentGraph:
         """
         if not isinstance(data, Mapping) or not {"agents", "decision"} <= set(data):
             raise GraphError("not an agent graph: expected an object with 'agents', 'edges' and 'decision'")
-        if data.get("format", FORMAT) > FORMAT:
-            raise GraphError(f"the graph has format {data['format']}, newer than {FORMAT}; update agentcomm")
-        functions = functions or {}
-        known = {f.name for f in dataclasses.fields(Agent)}
-        agents = []
-        for entry in data["agents"]:
-            fields = dict(entry)
-            if strange := sorted(set(fields) - known):
-                raise GraphError(f"agent {fields.get('name')!r} has unknown fields: {', '.join(strange)}")
-            if "act" in fields:
-                if fields["name"] not in functions:
-                    raise GraphError(
-                        f"agent {fields['name']!r} is a function agent ({fields['act']}); pass functions={{"
-                        f"{fields['name']!r}: callable}}"
-                    )
-                fields["act"] = functions[fields["name"]]
-            agents.append(Agent(**fields))
-        edges = []
-        for entry in data.get("edges", ()):
-            channel = None
-            if entry.get("channel") is not None:
-                if channels is None:
-                    raise GraphError(
-                        f"edge {entry['sender']}->{entry['reader']} has a channel; pass "
-                        f"channels=agentcomm.channels.from_spec"
-                    )
-                channel = channels(entry["channel"])
-            edges.append(Edge(entry["sender"], entry["reader"], entry.get("kind", "spatial"), channel))
+        if data.get("format", FORMAT) not in range(FORMAT + 1):
+            raise GraphError(
+                f"the graph has format {data['format']!r}, newer than {FORMAT}; update agentcomm"
+            )
+        try:
+            agents = [_agent_from(entry, functions or {}) for entry in data["agents"]]
+            edges = [_edge_from(entry, channels) for entry in data.get("edges", ())]
+        except (KeyError, TypeError, ValueError) as error:
+            raise GraphError(f"not an agent graph: {type(error).__name__}: {error}") from error
         return cls(agents, edges, data["decision"], data.get("rounds", 1), data.get("system", DEFAULT_SYSTEM))
 
     @classmethod
@@ -548,9 +547,11 @@ class AgentGraph:
             raise GraphError(f"not JSON: {error}") from error
         return cls.from_dict(data, **options)
 
-    def to_networkx(self) -> nx.MultiDiGraph:
+    def to_networkx(self) -> nx.MultiDiGraph[str]:
         """A ``networkx.MultiDiGraph``: nodes carry ``agent``, edges are keyed by kind and carry ``edge``."""
-        g = nx.MultiDiGraph(decision=self.decision, rounds=self.rounds, system=self.system)
+        g: nx.MultiDiGraph[str] = nx.MultiDiGraph(
+            decision=self.decision, rounds=self.rounds, system=self.system
+        )
         for agent in self.agents:
             g.add_node(agent.name, agent=agent)
         for edge in self.edges:
@@ -559,7 +560,12 @@ class AgentGraph:
 
     @classmethod
     def from_networkx(
-        cls, g: nx.Graph, *, decision: str | None = None, rounds: int | None = None, system: str | None = None
+        cls,
+        g: nx.Graph[Any],
+        *,
+        decision: str | None = None,
+        rounds: int | None = None,
+        system: str | None = None,
     ) -> AgentGraph:
         """A graph from any directed networkx graph.
 
@@ -575,13 +581,8 @@ class AgentGraph:
             for node, data in g.nodes(data=True)
         ]
         edges: list[Edge] = []
-        rows = (
-            g.edges(keys=True, data=True)
-            if g.is_multigraph()
-            else ((u, v, None, d) for u, v, d in g.edges(data=True))
-        )
-        for u, v, key, data in rows:
-            kind = data.get("kind") or (key if key in ("spatial", "temporal") else "spatial")
+        for u, v, data in g.edges(data=True) if not g.is_multigraph() else _keyed(g):
+            kind: EdgeKind = data.get("kind", "spatial")
             edges.append(data.get("edge") or Edge(str(u), str(v), kind, data.get("channel")))
         return cls(
             agents,
@@ -623,6 +624,51 @@ class AgentGraph:
         return "\n".join(lines)
 
 
+def _agent_from(
+    entry: Mapping[str, Any], functions: Mapping[str, Callable[[Any], Awaitable[str | Message]]]
+) -> Agent:
+    fields = dict(entry)
+    if strange := sorted(set(fields) - {f.name for f in dataclasses.fields(Agent)}):
+        raise GraphError(f"agent {fields.get('name')!r} has unknown fields: {', '.join(strange)}")
+    if "act" in fields:
+        name = fields["name"]
+        if name not in functions:
+            raise GraphError(
+                f"agent {name!r} is a function agent ({fields['act']}); pass functions={{{name!r}: callable}}"
+            )
+        fields["act"] = functions[name]
+    return Agent(**fields)
+
+
+def _edge_from(entry: Mapping[str, Any], channels: Callable[[Mapping[str, Any]], Channel] | None) -> Edge:
+    if strange := sorted(set(entry) - {"sender", "reader", "kind", "channel"}):
+        raise GraphError(f"an edge has unknown fields: {', '.join(strange)}")
+    channel = None
+    if entry.get("channel") is not None:
+        if channels is None:
+            raise GraphError(
+                f"edge {entry['sender']}->{entry['reader']} has a channel; pass "
+                f"channels=agentcomm.channels.from_spec"
+            )
+        channel = channels(entry["channel"])
+    return Edge(entry["sender"], entry["reader"], entry.get("kind", "spatial"), channel)
+
+
+def _edge(edge: EdgeLike) -> Edge:
+    if isinstance(edge, Edge):
+        return edge
+    if isinstance(edge, str) or not isinstance(edge, Sequence) or len(edge) not in (2, 3):
+        raise GraphError(f"{edge!r} is not an edge; write ('sender', 'reader') or an Edge")
+    return Edge(*edge)
+
+
+def _keyed(g: nx.Graph[Any]) -> Iterable[tuple[Any, Any, dict[str, Any]]]:
+    """A multigraph's edges; a key that is a kind of edge says the kind."""
+    for u, v, key in cast("nx.MultiDiGraph[Any]", g).edges(keys=True):
+        data = dict(g.get_edge_data(u, v)[key])
+        yield u, v, {"kind": key, **data} if key in ("spatial", "temporal") else data
+
+
 def _counts(values: Iterable[Any]) -> dict[Any, int]:
     counts: dict[Any, int] = {}
     for value in values:
@@ -636,4 +682,6 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;").replace(">", "&gt;")
+    """Text inside a quoted mermaid label, with mermaid's own entity codes."""
+    codes = {"#": "#35;", '"': "#quot;", "&": "#amp;", "<": "#lt;", ">": "#gt;", "`": "#96;"}
+    return "".join(codes.get(c, c) for c in text)

@@ -97,8 +97,9 @@ def build(graph: AgentGraph, turn: Turn) -> Prompt:
     pending: list[Segment] = opening
     for record in turn.past:
         pending += _inbox(record.inbox, nonempty=bool(pending), again=True)
+        pending = pending or [Segment("system", NOTHING_NEW)]
         if isinstance(record.outcome, Message):
-            messages.append(PromptMessage("user", tuple(pending or [Segment("system", NOTHING_NEW)])))
+            messages.append(PromptMessage("user", tuple(pending)))
             messages.append(PromptMessage("assistant", (Segment("memory", record.outcome.text),)))
             pending = []
     pending += _inbox(turn.inbox, nonempty=bool(pending), again=False)

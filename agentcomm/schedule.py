@@ -82,7 +82,7 @@ class Schedule:
         for r in rounds:
             generations = first if shared or r == 1 else self._generations(r)
             waves += [Wave(r, agents) for agents in generations]
-            if r == self.graph.rounds or self._decision_is_read_after(r):
+            if r == self.graph.rounds or self.graph.decision_is_read_after(r, self.topology):
                 waves.append(Wave(r, (self.graph.decision,)))
         return tuple(waves)
 
@@ -100,7 +100,7 @@ class Schedule:
     def _generations(self, round: int) -> list[tuple[str, ...]]:
         mask = self.topology.mask(round)
         decision = self.graph.decision
-        dag = nx.DiGraph()
+        dag: nx.DiGraph[str] = nx.DiGraph()
         dag.add_nodes_from(n for n in self.graph.names if n in mask.agents and n != decision)
         dag.add_edges_from(
             (e.sender, e.reader)
@@ -109,14 +109,6 @@ class Schedule:
         )
         position = self.graph.index
         return [tuple(sorted(g, key=position.__getitem__)) for g in nx.topological_generations(dag)]
-
-    def _decision_is_read_after(self, round: int) -> bool:
-        return self.topology.alive(self.graph.decision, round) and any(
-            e.sender == self.graph.decision
-            and e.kind == "temporal"
-            and self.topology.delivers(e.key, round + 1)
-            for e in self.graph.edges
-        )
 
     @cached_property
     def _reading(self) -> dict[tuple[str, int], tuple[tuple[Edge, int], ...]]:

@@ -125,7 +125,7 @@ async def _dispatch(state: _State, runtime: Runtime[Session]) -> list[Send] | st
 
 
 async def _agent(turn: _Turn, runtime: Runtime[Session]) -> Command[Literal["agent", "tick", "__end__"]]:
-    session, wave, agent = runtime.context, turn["wave"], turn["agent"]
+    session, wave, agent = runtime.context, state["wave"], state["agent"]
     round, agents = session.schedule.waves[wave]
     record = await session.act(inbox(session.schedule, agent, round, session.mailbox))
     if session.heard is not None:
@@ -153,7 +153,7 @@ _Clock = CompiledStateGraph[_State, Session, _State, _State]
 
 def _builder() -> StateGraph[_State, Session, _State, _State]:
     builder = StateGraph(_State, context_schema=Session)
-    builder.add_node("agent", _agent)
+    builder.add_node("agent", _agent, input_schema=_Turn)
     builder.add_node("tick", _tick)
     path_map = ["agent", "tick", END]
     builder.add_conditional_edges(START, _dispatch, path_map)
