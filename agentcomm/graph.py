@@ -184,13 +184,13 @@ class Topology:
 
     def delivers(self, edge: EdgeKey, round: int) -> bool:
         """Whether ``edge.reader`` reads ``edge.sender`` over this edge in ``round``."""
-        spoke = round if edge.kind == "spatial" else round - 1
-        return (
-            spoke >= 1
-            and edge in self.mask(round).edges
-            and self.alive(edge.reader, round)
-            and self.alive(edge.sender, spoke)
-        )
+        masks = self.masks
+        mask = masks[0] if len(masks) == 1 else masks[round - 1]
+        if edge not in mask.edges or edge.reader not in mask.agents:
+            return False
+        if edge.kind == "spatial":
+            return edge.sender in mask.agents
+        return round > 1 and edge.sender in (mask if len(masks) == 1 else masks[round - 2]).agents
 
     def __and__(self, other: Topology) -> Topology:
         n = self._rounds_with(other)

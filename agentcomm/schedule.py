@@ -111,27 +111,26 @@ class Schedule:
         return [tuple(sorted(g, key=position.__getitem__)) for g in nx.topological_generations(dag)]
 
     @cached_property
-    def _reading(self) -> dict[tuple[str, int], tuple[tuple[Edge, int], ...]]:
+    def _reading(self) -> dict[tuple[str, int], tuple[Edge, ...]]:
         return {}
 
-    def sources(self, agent: str, round: int) -> tuple[tuple[Edge, int], ...]:
-        """Which (edge, round of the message) ``agent`` reads in ``round``, in reading order."""
-        known = self._reading.get((agent, round))
+    def reads(self, agent: str, round: int) -> tuple[Edge, ...]:
+        """The edges over which ``agent`` reads in ``round``, in reading order."""
+        # Under one mask for all rounds only the first differs: nothing was said before it.
+        place = (agent, min(round, 2) if len(self.topology.masks) == 1 else round)
+        known = self._reading.get(place)
         if known is None:
-            known = tuple(
-                (e, round if e.kind == "spatial" else round - 1)
-                for e in self.graph.incoming[agent]
-                if self.topology.delivers(e.key, round)
-            )
-            self._reading[(agent, round)] = known
+            delivers = self.topology.delivers
+            known = tuple(e for e in self.graph.incoming[agent] if delivers(e.key, round))
+            self._reading[place] = known
         return known
 
 
 def inbox(schedule: Schedule, agent: str, round: int, mailbox: Mailbox) -> Inbox:
     """What ``agent`` finds in ``round``: the only place where it is decided who is read."""
     letters: list[tuple[Edge, Message]] = []
-    for edge, spoke in schedule.sources(agent, round):
-        record = mailbox.get((spoke, edge.sender))
+    for edge in schedule.reads(agent, round):
+        record = mailbox.get((round if edge.kind == "spatial" else round - 1, edge.sender))
         if record is not None and isinstance(record.outcome, Message):
             letters.append((edge, record.outcome))
     past: tuple[TurnRecord, ...] = ()

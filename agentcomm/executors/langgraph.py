@@ -124,7 +124,7 @@ async def _dispatch(state: _State, runtime: Runtime[Session]) -> list[Send] | st
     return runtime.context.what_next(state)
 
 
-async def _agent(turn: _Turn, runtime: Runtime[Session]) -> Command[Literal["agent", "tick", "__end__"]]:
+async def _agent(state: _Turn, runtime: Runtime[Session]) -> Command[Literal["agent", "tick", "__end__"]]:
     session, wave, agent = runtime.context, state["wave"], state["agent"]
     round, agents = session.schedule.waves[wave]
     record = await session.act(inbox(session.schedule, agent, round, session.mailbox))
