@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from agentcomm.errors import RunError as RunError
     from agentcomm.errors import UserError as UserError
     from agentcomm.evaluation.run import evaluate as evaluate
-    from agentcomm.executors.langgraph import to_langgraph as to_langgraph
+    from agentcomm.export import to_langgraph as to_langgraph
     from agentcomm.graph import Agent as Agent
     from agentcomm.graph import AgentGraph as AgentGraph
     from agentcomm.graph import Edge as Edge
@@ -49,7 +49,7 @@ _HOMES = {
     "RunError": "errors",
     "UserError": "errors",
     "evaluate": "evaluation.run",
-    "to_langgraph": "executors.langgraph",
+    "to_langgraph": "export",
     "Agent": "graph",
     "AgentGraph": "graph",
     "Edge": "graph",

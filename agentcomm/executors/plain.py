@@ -7,12 +7,10 @@ and limits on concurrency, which belong to the endpoint, not to the walk.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import anyio
 
 from agentcomm.executors.base import Act, first_error, is_fatal
-from agentcomm.schedule import Inbox, Mailbox, Schedule, TurnRecord, inbox
+from agentcomm.schedule import Mailbox, Schedule, TurnRecord, Wave, inbox
 
 
 class PlainExecutor:
@@ -26,26 +24,28 @@ class PlainExecutor:
         """
         mailbox: dict[tuple[int, str], TurnRecord] = {}
         for wave in schedule.waves:
-            inboxes = [inbox(schedule, agent, wave.round, mailbox) for agent in wave.agents]
-            # A task group costs as much as a whole turn; a lone agent doesn't need one.
-            records = [await act(inboxes[0])] if len(inboxes) == 1 else await _side_by_side(act, inboxes)
-            for agent, record in zip(wave.agents, records, strict=True):
-                mailbox[(wave.round, agent)] = record
-            if any(map(is_fatal, records)):
+            if len(wave.agents) == 1:  # a task group costs as much as a whole turn
+                (agent,) = wave.agents
+                records = {agent: await act(inbox(schedule, agent, wave.round, mailbox))}
+            else:
+                records = await _side_by_side(schedule, act, wave, mailbox)
+            for agent in wave.agents:
+                mailbox[(wave.round, agent)] = records[agent]
+            if any(map(is_fatal, records.values())):
                 break
         return mailbox
 
 
-async def _side_by_side(act: Act, inboxes: Sequence[Inbox]) -> list[TurnRecord]:
-    records: list[TurnRecord | None] = [None] * len(inboxes)
+async def _side_by_side(schedule: Schedule, act: Act, wave: Wave, mailbox: Mailbox) -> dict[str, TurnRecord]:
+    records: dict[str, TurnRecord] = {}
 
-    async def take(i: int) -> None:
-        records[i] = await act(inboxes[i])
+    async def take(agent: str) -> None:
+        records[agent] = await act(inbox(schedule, agent, wave.round, mailbox))
 
     try:
         async with anyio.create_task_group() as group:
-            for i in range(len(inboxes)):
-                group.start_soon(take, i)
+            for agent in wave.agents:
+                group.start_soon(take, agent)
     except BaseExceptionGroup as errors:
         raise first_error(errors) from None
-    return [record for record in records if record is not None]
+    return records
