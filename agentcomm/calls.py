@@ -33,7 +33,7 @@ from agentcomm.ledger.prices import PriceBook
 from agentcomm.ledger.rows import CallRow, DeliveryRow, Phase
 from agentcomm.ledger.store import Ledger
 from agentcomm.ledger.tokens import attribute
-from agentcomm.message import Reply, content_id
+from agentcomm.message import Reply, Usage, content_id
 from agentcomm.prompting import Prompt
 
 UNREACHABLE_IN_A_ROW = 3
@@ -328,7 +328,9 @@ class Calls:
             if s.delivery is not None
         )
         await self.ledger.finish_call(row, deliveries)
-        if not reply.cache_hit:
+        if reply.cache_hit:
+            scope.release()
+        else:
             scope.charge(usage, cost)
         if self.on_row:
             self.on_row(row)
@@ -348,8 +350,6 @@ def derive_seed(*parts: object) -> int:
 
 
 def _reply_of(row: CallRow) -> Reply:
-    from agentcomm.message import Usage
-
     return Reply(
         text=row.reply_text or "",
         usage=Usage(row.input_tokens, row.output_tokens, row.cached_tokens, row.reasoning_tokens),

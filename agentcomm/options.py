@@ -139,7 +139,7 @@ class RunOptions:
             default=model,
             sampling=self.sampling,
             retry=self.retry,
-            prices=PriceBook.load(self.prices),
+            prices=PriceBook.load(self.prices, base_url=self.base_url),
             scope=Scope("run", self.limits),
             resuming=resuming,
             on_row=on_row,

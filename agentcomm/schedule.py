@@ -114,7 +114,7 @@ class Schedule:
     def _reading(self) -> dict[tuple[str, int], tuple[Edge, ...]]:
         return {}
 
-    def reads(self, agent: str, round: int) -> tuple[Edge, ...]:
+    def sources(self, agent: str, round: int) -> tuple[Edge, ...]:
         """The edges over which ``agent`` reads in ``round``, in reading order."""
         # Under one mask for all rounds only the first differs: nothing was said before it.
         place = (agent, min(round, 2) if len(self.topology.masks) == 1 else round)
@@ -129,7 +129,7 @@ class Schedule:
 def inbox(schedule: Schedule, agent: str, round: int, mailbox: Mailbox) -> Inbox:
     """What ``agent`` finds in ``round``: the only place where it is decided who is read."""
     letters: list[tuple[Edge, Message]] = []
-    for edge in schedule.reads(agent, round):
+    for edge in schedule.sources(agent, round):
         record = mailbox.get((round if edge.kind == "spatial" else round - 1, edge.sender))
         if record is not None and isinstance(record.outcome, Message):
             letters.append((edge, record.outcome))

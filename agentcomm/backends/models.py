@@ -13,6 +13,7 @@ Provider modules are imported when their provider is asked for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -58,6 +59,8 @@ class BackendOptions:
     """Threads of an embedded model; ``None``: the processors at hand."""
     server_args: tuple[str, ...] = ()
     """Further arguments for a vLLM server that we start."""
+    note: Callable[[str], None] | None = None
+    """Hears what a start that takes long is waiting for; default: this package's log."""
 
     def __post_init__(self) -> None:
         for field in ("timeout_s", "max_concurrency", "context_tokens", "slots", "threads"):

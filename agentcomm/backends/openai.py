@@ -71,9 +71,12 @@ class OpenAI:
     base_url:
         Ends in ``/v1`` as a rule. Default: ``OPENAI_BASE_URL``, else OpenAI itself.
     api_key_env:
-        Name of the environment variable with the key. A server on this machine needs none.
+        Name of the environment variable with the key; ``None`` sends none. A server on this
+        machine needs none, nor does any if ``key_needed`` is false.
     name:
         The model string; default ``openai/MODEL``.
+    shown_as:
+        What messages call the server; default: its URL.
 
     Raises
     ------
@@ -86,10 +89,12 @@ class OpenAI:
         model: str,
         *,
         base_url: str | None = None,
-        api_key_env: str = "OPENAI_API_KEY",
+        api_key_env: str | None = "OPENAI_API_KEY",
+        key_needed: bool = True,
         timeout_s: float = 120.0,
         max_concurrency: int | None = None,
         name: str | None = None,
+        shown_as: str | None = None,
     ) -> None:
         self.model = model
         self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL).rstrip("/")
@@ -100,8 +105,9 @@ class OpenAI:
         self._host = _host(self.base_url)
         self._loopback = _is_loopback(self._host)
         self._is_openai = self._host.endswith((".openai.com", ".openai.azure.com"))
-        self.shown_url = _shown(self.base_url)
+        self.shown_url = shown_as or _shown(self.base_url)
         """The URL without anything secret: what messages say."""
+        self._key_needed = key_needed and not self._loopback
         self._key = self._read_key()
         self._client: openai.AsyncOpenAI | None = None
         self._loop: object = None
@@ -127,7 +133,7 @@ class OpenAI:
     @property
     def endpoint(self) -> str:
         key = hashlib.sha256(_SALT + (self._key or "").encode()).hexdigest()[:8]
-        return f"{self.shown_url}#{key}"
+        return f"{_shown(self.base_url)}#{key}"
 
     @property
     def max_concurrency(self) -> int:
@@ -168,6 +174,15 @@ class OpenAI:
         if failure.kind == "unreachable" or failure.status in (401, 403):
             raise ConfigError(str(failure))
 
+    async def listed(self) -> list[Mapping[str, Any]]:
+        """What the server says about each model it offers; nothing if it can't be asked."""
+        try:
+            listing = await self._get_models()
+        except (openai.OpenAIError, TimeoutError):
+            return []
+        data = listing.get("data") if isinstance(listing, Mapping) else None
+        return [e for e in data if isinstance(e, Mapping)] if isinstance(data, list) else []
+
     async def count_tokens(self, text: str) -> int | None:
         """Tokens of ``text`` by the server's ``/tokenize`` (llama.cpp, vLLM, SGLang) or tiktoken (OpenAI).
 
@@ -194,12 +209,12 @@ class OpenAI:
     # -- the request ------------------------------------------------------------------------
 
     def _read_key(self) -> str | None:
-        key = os.environ.get(self.api_key_env, "").strip()
+        key = os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
         if key:
             if not (key.isascii() and key.isprintable()):
                 raise ConfigError(f"the key in {self.api_key_env} has characters no key has; set it anew")
             return key
-        if self._loopback:
+        if not self._key_needed or self.api_key_env is None:
             return None
         raise ConfigError(
             f"no key for {self.shown_url}: set the environment variable {self.api_key_env}, "

@@ -35,7 +35,7 @@ from typing import Any, Literal, NamedTuple
 import anyio
 
 from agentcomm.backends.base import DEFAULT_CONCURRENCY, Backend, ChatRequest, TokenCounter
-from agentcomm.errors import BackendError, ConfigError
+from agentcomm.errors import BackendError, ConfigError, LedgerError
 from agentcomm.message import Reply, Usage
 
 log = logging.getLogger(__name__)
@@ -251,17 +251,17 @@ class _LedgerReplies:
         from agentcomm.ledger.store import Ledger
 
         self._known: dict[str, _Known] = {}
-        ledger = Ledger.open(path)
         try:
-            for row in ledger.calls():
-                if row.error_kind is None and row.reply_text is not None:
-                    usage = Usage(
-                        row.input_tokens, row.output_tokens, row.cached_tokens, row.reasoning_tokens
-                    )
-                    reply = Reply(row.reply_text, usage, row.finish_reason, row.model, cache_hit=True)
-                    self._known[row.request_id] = _Known(row.model, reply)
-        finally:
-            ledger.close()
+            with Ledger.open(path, read_only=True) as ledger:
+                rows = ledger.calls()
+        except LedgerError as error:
+            raise ConfigError(f"{path} can't be replayed: {error}") from error
+        for row in rows:
+            if row.error_kind is None and row.reply_text is not None:
+                usage = Usage(row.input_tokens, row.output_tokens, row.cached_tokens, row.reasoning_tokens)
+                reply = Reply(row.reply_text, usage, row.finish_reason, row.model, cache_hit=True)
+                # The first of equal requests is the one that a resumed run went on with.
+                self._known.setdefault(row.request_id, _Known(row.model, reply))
         if not self._known:
             raise ConfigError(f"{path} records no reply; nothing can be replayed from it")
         self.models = sorted({known.model for known in self._known.values()})
@@ -292,8 +292,12 @@ def _open(path: Path, *, create: bool) -> _Store | _LedgerReplies:
         try:
             kind = db.execute("PRAGMA application_id").fetchone()[0]
             version = db.execute("PRAGMA user_version").fetchone()[0]
+            tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         finally:
             db.close()
+        if create and not tables:  # another process is about to make it
+            store.prepare()
+            return store
     except (sqlite3.Error, OSError) as error:
         store.close()
         raise ConfigError(f"{path} can't be used to keep or replay replies: {error}") from error

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from agentcomm.cli import compare, demo, eval, graph, ledger, run
+from agentcomm.cli import eval, graph, ledger, run
 from agentcomm.errors import AgentCommError, UserError
 
 app = typer.Typer(
@@ -26,9 +26,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("eval")(eval.evaluate)
 app.command("ledger")(ledger.ledger)
-app.command("compare")(compare.compare)
 app.command("graph")(graph.graph)
-app.command("demo")(demo.demo)
 
 
 def _version(value: bool) -> None:
