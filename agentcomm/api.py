@@ -88,7 +88,9 @@ async def run(
             book.close()
 
 
-def run_sync(graph: AgentGraph, question: str | Item, model: str | Backend | None = None, **options: Any) -> Episode:
+def run_sync(
+    graph: AgentGraph, question: str | Item, model: str | Backend | None = None, **options: Any
+) -> Episode:
     """:func:`run` for code without an event loop."""
 
     async def call() -> Episode:

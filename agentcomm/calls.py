@@ -61,7 +61,7 @@ class Retry:
 
     def wait(self, attempt: int, error: BaseException | None) -> float:
         """Seconds before the attempt after ``attempt`` (counted from 1)."""
-        asked = getattr(error, "retry_after", None)
+        asked: float | None = getattr(error, "retry_after", None)
         if asked is not None:
             return min(asked, self.longest_retry_after_s) * self.scale
         return min(self.first_wait_s * 2.0 ** (attempt - 1), self.longest_wait_s) * self.scale
@@ -220,11 +220,15 @@ class Calls:
             sleep=anyio.sleep,
             reraise=True,
         )
+        number = 0
+
+        async def attempt() -> Called:
+            nonlocal number
+            number += 1
+            return await self._attempt(place, backend, request, request_id, prompt, scope, number)
+
         try:
-            async for attempt in attempts:
-                with attempt:
-                    number = attempt.retry_state.attempt_number
-                    called = await self._attempt(place, backend, request, request_id, prompt, scope, number)
+            called: Called = await attempts(attempt)
         except BackendError as error:
             self._note_unreachable(backend, error)
             raise

@@ -99,9 +99,7 @@ class Turns:
             agent=agent,
             round=inbox.round,
             past=inbox.past,
-            seed=derive_seed(
-                self.calls.sampling.seed, self.item.id, self.sample, inbox.agent, inbox.round
-            ),
+            seed=derive_seed(self.calls.sampling.seed, self.item.id, self.sample, inbox.agent, inbox.round),
         )
         delivered: tuple[Delivery, ...] = ()
         called: Called | None = None
@@ -177,9 +175,7 @@ class Turns:
         return Message(sender=agent.name, round=round, text=said, item=self.item.id)
 
 
-async def run_episode(
-    executor: Executor, turns: Turns, *, thread: str | None = None
-) -> Episode:
+async def run_episode(executor: Executor, turns: Turns, *, thread: str | None = None) -> Episode:
     """Run a whole episode and gather what came of it.
 
     Raises

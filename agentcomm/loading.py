@@ -54,7 +54,9 @@ def load_graph(name: str | Path, options: Mapping[str, Any] | None = None) -> Ag
         return AgentGraph.from_json(_text(path), channels=from_spec)
     made = _made(path, "graph", options or {}, GraphError)
     if not isinstance(made, AgentGraph):
-        raise GraphError(f"{name}: `graph` is a {type(made).__name__}, not an AgentGraph or a function that returns one")
+        raise GraphError(
+            f"{name}: `graph` is a {type(made).__name__}, not an AgentGraph or a function that returns one"
+        )
     return made
 
 
@@ -69,7 +71,9 @@ def load_task(name: str | Path, options: Mapping[str, Any] | None = None) -> Tas
     path = _find(str(name), "tasks")
     made = _made(path, "task", options or {}, TaskError)
     if not isinstance(made, Task):
-        raise TaskError(f"{name}: `task` is a {type(made).__name__}, not a Task or a function that returns one")
+        raise TaskError(
+            f"{name}: `task` is a {type(made).__name__}, not a Task or a function that returns one"
+        )
     return made
 
 
@@ -85,7 +89,9 @@ def _find(name: str, kind: Kind) -> Path | importlib.metadata.EntryPoint:
         if point.name == name:
             return point
     one = kind[:-1]
-    raise _ERRORS[kind](f"no {one} called {name!r}; give a path to a file, or one of: {', '.join(names(kind))}")
+    raise _ERRORS[kind](
+        f"no {one} called {name!r}; give a path to a file, or one of: {', '.join(names(kind))}"
+    )
 
 
 def names(kind: Kind) -> list[str]:
@@ -106,7 +112,9 @@ def _made(
         try:
             thing = getattr(module, attribute)
         except AttributeError:
-            raise error_type(f"{where} defines no `{attribute}`; see the files in {attribute}s/ for examples") from None
+            raise error_type(
+                f"{where} defines no `{attribute}`; see the files in {attribute}s/ for examples"
+            ) from None
     else:
         where = f"entry point {source.name} ({source.value})"
         try:
@@ -120,11 +128,15 @@ def _made(
     return _call(thing, where, options, error_type)
 
 
-def _call(function: Callable[..., Any], where: str, options: Mapping[str, Any], error_type: type[UserError]) -> Any:
+def _call(
+    function: Callable[..., Any], where: str, options: Mapping[str, Any], error_type: type[UserError]
+) -> Any:
     accepted = inspect.signature(function).parameters
     anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
     if not anything and (strange := sorted(set(options) - set(accepted))):
-        raise error_type(f"{where} has no option {', '.join(strange)}; it has: {', '.join(accepted) or 'none'}")
+        raise error_type(
+            f"{where} has no option {', '.join(strange)}; it has: {', '.join(accepted) or 'none'}"
+        )
     try:
         return function(**options)
     except AgentCommError:
@@ -150,7 +162,9 @@ def _import_file(path: Path, error_type: type[UserError]) -> ModuleType:
 
 
 def _last_frame(error: BaseException, where: str) -> str:
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(Path(where).name)]
+    lines = [
+        f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(Path(where).name)
+    ]
     return f"line {lines[-1]}: " if lines else ""
 
 

@@ -7,7 +7,9 @@ import agentcomm as ac
 from agentcomm import topologies
 
 
-def graph(agents: int = 3, rounds: int = 2, temperature: float = 0.7, max_tokens: int | None = None) -> ac.AgentGraph:
+def graph(
+    agents: int = 3, rounds: int = 2, temperature: float = 0.7, max_tokens: int | None = None
+) -> ac.AgentGraph:
     """``agents`` x ``rounds`` + 1 calls."""
     debaters = [
         ac.Agent(
@@ -18,5 +20,7 @@ def graph(agents: int = 3, rounds: int = 2, temperature: float = 0.7, max_tokens
         )
         for i in range(agents)
     ]
-    judge = ac.Agent("judge", role="Weigh the answers you are shown and give the final answer.", max_tokens=max_tokens)
+    judge = ac.Agent(
+        "judge", role="Weigh the answers you are shown and give the final answer.", max_tokens=max_tokens
+    )
     return topologies.debate(debaters, decision=judge, rounds=rounds)

@@ -17,7 +17,9 @@ def graph(rounds: int = 2, max_tokens: int | None = None) -> ac.AgentGraph:
                 role="Find the first mistake in what you are shown. If there is none, say that it is correct.",
                 max_tokens=max_tokens,
             ),
-            ac.Agent("judge", role="Weigh what you are shown and give the final answer.", max_tokens=max_tokens),
+            ac.Agent(
+                "judge", role="Weigh what you are shown and give the final answer.", max_tokens=max_tokens
+            ),
         ],
         edges=[
             ac.Edge("solver", "critic"),

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from agentcomm.cli import eval, graph, ledger, run
+from agentcomm.cli import compare, eval, graph, ledger, run
 from agentcomm.errors import AgentCommError, UserError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("eval")(eval.evaluate)
 app.command("ledger")(ledger.ledger)
+app.command("compare")(compare.compare)
 app.command("graph")(graph.graph)
 
 
@@ -39,7 +40,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version."
+    ),
 ) -> None:
     pass
 

@@ -30,7 +30,10 @@ def evaluate(
     data: o.Data = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The run's directory; the same command again continues it. Default: a new one in runs/."),
+        typer.Option(
+            "--out",
+            help="The run's directory; the same command again continues it. Default: a new one in runs/.",
+        ),
     ] = None,
     samples: Annotated[int, typer.Option("--samples", help="How often each item is run.")] = 1,
     cut: o.Cut = None,
@@ -157,7 +160,9 @@ class live:
     def __call__(self, progress: Progress) -> None:
         self.last = progress
         if self.bar is not None:
-            self.bar.update(self.task_id, total=progress.total, completed=progress.done, note=describe(progress))
+            self.bar.update(
+                self.task_id, total=progress.total, completed=progress.done, note=describe(progress)
+            )
         elif self.lines and time.monotonic() - self.shown > self.every_s:
             self.shown = time.monotonic()
             sys.stderr.write(f"{self.title}: {progress.done}/{progress.total} {describe(progress)}\n")
@@ -238,9 +243,7 @@ def usage_table(name: str, rows: dict[str, dict[str, Any]]) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     for key, row in rows.items():
-        table.add_row(
-            str(key), *(number(row.get(field)) for field in ("calls", "input", "cached", "output"))
-        )
+        table.add_row(str(key), *(number(row.get(field)) for field in ("calls", "input", "cached", "output")))
     return table
 
 

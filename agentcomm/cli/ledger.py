@@ -55,7 +55,11 @@ def grouped(usage: UsageReport, by: By) -> Any:
         return usage.by_edge()
     if by == "part":
         return usage.by_part()
-    groups: dict[Any, Any] = {"agent": usage.by_agent, "round": usage.by_round, "phase": usage.by_phase}[by]()
+    groups: dict[Any, Any] = {
+        "agent": usage.by_agent(),
+        "round": usage.by_round(),
+        "phase": usage.by_phase(),
+    }[by]
     return {str(key): group.to_dict() for key, group in groups.items()}
 
 

@@ -21,23 +21,31 @@ GraphName = Annotated[
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task file (.py) or a shipped task's name.")]
 Model = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="For agents without one: local/smollm2, openai/NAME, vllm/FOLDER, mock/echo."),
+    typer.Option(
+        "--model", "-m", help="For agents without one: local/smollm2, openai/NAME, vllm/FOLDER, mock/echo."
+    ),
 ]
-BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Where an OpenAI-compatible server answers (…/v1).")]
+BaseUrl = Annotated[
+    str | None, typer.Option("--base-url", help="Where an OpenAI-compatible server answers (…/v1).")
+]
 KeyEnv = Annotated[str, typer.Option("--api-key-env", help="Environment variable that holds the key.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 GraphOption = Annotated[
-    list[str] | None, typer.Option("--graph-option", "-G", metavar="KEY=VALUE", help="An option of the graph file.")
+    list[str] | None,
+    typer.Option("--graph-option", "-G", metavar="KEY=VALUE", help="An option of the graph file."),
 ]
 TaskOption = Annotated[
-    list[str] | None, typer.Option("--task-option", "-T", metavar="KEY=VALUE", help="An option of the task file.")
+    list[str] | None,
+    typer.Option("--task-option", "-T", metavar="KEY=VALUE", help="An option of the task file."),
 ]
 Data = Annotated[
     Path | None, typer.Option("--data", help="Folder with the task's files, or a folder of such folders.")
 ]
 Cut = Annotated[
     list[str] | None,
-    typer.Option("--cut", metavar="AGENT|FROM->TO", help="Prune an agent or an edge for this run; repeatable."),
+    typer.Option(
+        "--cut", metavar="AGENT|FROM->TO", help="Prune an agent or an edge for this run; repeatable."
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the run; every turn derives its own from it.")]
 Temperature = Annotated[float, typer.Option("--temperature", help="For agents that don't set one.")]
@@ -46,20 +54,30 @@ Timeout = Annotated[float, typer.Option("--timeout", help="Seconds for one attem
 Retries = Annotated[int, typer.Option("--retries", help="Attempts for a call before it counts as failed.")]
 Executor = Annotated[str, typer.Option("--executor", help="langgraph or plain; both make the same calls.")]
 Concurrency = Annotated[int | None, typer.Option("--concurrency", help="Requests in flight at an endpoint.")]
-Prices = Annotated[Path | None, typer.Option("--prices", help="TOML file of prices, over the known public ones.")]
+Prices = Annotated[
+    Path | None, typer.Option("--prices", help="TOML file of prices, over the known public ones.")
+]
 Cache = Annotated[Path | None, typer.Option("--cache", help="File of replies: equal requests cost nothing.")]
-Checkpoint = Annotated[Path | None, typer.Option("--checkpoint", help="SQLite file for LangGraph's checkpoints.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option("--checkpoint", help="SQLite file for LangGraph's checkpoints.")
+]
 RunLimit = Annotated[
     list[str] | None,
-    typer.Option("--run-limit", metavar="tokens|calls|cost|seconds=N", help="Stop the run there; repeatable."),
+    typer.Option(
+        "--run-limit", metavar="tokens|calls|cost|seconds=N", help="Stop the run there; repeatable."
+    ),
 ]
 ItemLimit = Annotated[
     list[str] | None,
-    typer.Option("--item-limit", metavar="tokens|calls|cost|seconds=N", help="Stop an item there; repeatable."),
+    typer.Option(
+        "--item-limit", metavar="tokens|calls|cost|seconds=N", help="Stop an item there; repeatable."
+    ),
 ]
 AgentLimit = Annotated[
     list[str] | None,
-    typer.Option("--agent-limit", metavar="tokens|calls|cost|seconds=N", help="Silence an agent there, per item."),
+    typer.Option(
+        "--agent-limit", metavar="tokens|calls|cost|seconds=N", help="Silence an agent there, per item."
+    ),
 ]
 
 
@@ -101,7 +119,12 @@ def topology(graph: AgentGraph, cut: list[str] | None) -> Topology | None:
 
 
 def task_options(
-    task_option: list[str] | None, *, data: Path | None, limit: int | None, split: str | None, seed: int | None
+    task_option: list[str] | None,
+    *,
+    data: Path | None,
+    limit: int | None,
+    split: str | None,
+    seed: int | None,
 ) -> dict[str, Any]:
     """The options a task is loaded with; only what was given."""
     options = key_values(task_option, "--task-option")

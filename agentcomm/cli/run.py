@@ -71,7 +71,9 @@ def run(
     if task is not None:
         if question is not None:
             raise ConfigError("give a question or --task, not both")
-        items = load_task(task, o.task_options(task_option, data=data, limit=None, split=None, seed=None)).items
+        items = load_task(
+            task, o.task_options(task_option, data=data, limit=None, split=None, seed=None)
+        ).items
         if not 1 <= item <= len(items):
             raise ConfigError(f"--item {item}: the task has items 1 to {len(items)}")
         asked = items[item - 1]
@@ -98,7 +100,9 @@ def run(
         _end(console, episode)
     if not episode.ok:
         assert episode.failure is not None
-        sys.stderr.write(f"failed: {episode.failure.sender}: {episode.failure.kind}: {episode.failure.reason}\n")
+        sys.stderr.write(
+            f"failed: {episode.failure.sender}: {episode.failure.kind}: {episode.failure.reason}\n"
+        )
         raise typer.Exit(1)
 
 
@@ -161,4 +165,6 @@ def _end(console: Console, episode: Episode) -> None:
         f"{episode.wall_s:.1f} s"
     )
     if usage.by_edge():
-        console.print(share_table("edge", "input tokens its reader paid", usage.by_edge(), usage.input_tokens))
+        console.print(
+            share_table("edge", "input tokens its reader paid", usage.by_edge(), usage.input_tokens)
+        )

@@ -101,9 +101,7 @@ def _places(graph: AgentGraph) -> dict[str, tuple[float, float]]:
     return places
 
 
-def _edge(
-    edge: Edge, place: Mapping[str, tuple[float, float]], tokens: int, most: int, alive: bool
-) -> str:
+def _edge(edge: Edge, place: Mapping[str, tuple[float, float]], tokens: int, most: int, alive: bool) -> str:
     (x1, y1), (x2, y2) = place[edge.sender], place[edge.reader]
     if edge.sender == edge.reader:
         path = f"M{x1 - 8:.1f},{y1 - NODE:.1f} c-14,-26 30,-26 16,0"

@@ -111,9 +111,13 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """What ``agentcomm eval --json`` prints and ``results.json`` holds."""
         scored = [e for e in self.episodes if e.status == "ok" and e.score is not None]
-        interval = mean_interval(
-            [float(e.score) for e in scored if e.score is not None], clusters=[e.item for e in scored]
-        ) if scored else None
+        interval = (
+            mean_interval(
+                [float(e.score) for e in scored if e.score is not None], clusters=[e.item for e in scored]
+            )
+            if scored
+            else None
+        )
         usage = self.usage
         return {
             "run": str(self.path) if self.path else None,
@@ -209,7 +213,8 @@ async def evaluate(
     shared = topology if isinstance(topology, Topology) else None
     fixed = Schedule.of(graph, shared) if topology is None or shared is not None else None
     config = run_config(graph, task, model, opts, samples=samples, topology=topology, name=name)
-    directory = RunDir.create(Path(out), config) if out is not None else None
+    items = {i.id: i.content_hash for i in task.items}
+    directory = RunDir.create(Path(out), config, items) if out is not None else None
     began = time.monotonic()
 
     async def go(ledger: Ledger) -> Run:
@@ -307,9 +312,7 @@ class _Evaluation:
         self._report()
         if not work:
             return
-        calls = self.options.calls(
-            self.ledger, self.model, resuming=bool(before), on_row=self._count_call
-        )
+        calls = self.options.calls(self.ledger, self.model, resuming=bool(before), on_row=self._count_call)
         for call in before:
             calls.scope.charge_past(call)
         executor = self.options.make_executor()
@@ -369,7 +372,9 @@ class _Evaluation:
             answer=episode.answer,
             score=score.value if score else None,
             extracted=score.extracted if score else None,
-            failure=f"{failure.sender}, round {failure.round}: {failure.kind}: {failure.reason}" if failure else None,
+            failure=f"{failure.sender}, round {failure.round}: {failure.kind}: {failure.reason}"
+            if failure
+            else None,
             wall_s=episode.wall_s,
             finished_at=time.time(),
             topology=json.dumps(cut.to_dict()) if cut is not None else None,
@@ -414,4 +419,3 @@ class _Evaluation:
             path=path,
             stopped=self.stopped,
         )
-

@@ -1,6 +1,7 @@
 """RunDir: the directory of a run, and why the same command may continue in it.
 
     config.json      the resolved configuration: what the results depend on
+    items.json       the content hash of every item, by id
     ledger.sqlite    every call, delivery and episode
     results.json     the summary and one row an episode, written at the end and on interruption
     lock             held while a process runs in it
@@ -22,7 +23,7 @@ from typing import Any
 from agentcomm.errors import ConfigError, LedgerError
 from agentcomm.ledger.store import Ledger
 
-CONFIG, LEDGER, RESULTS, LOCK = "config.json", "ledger.sqlite", "results.json", "lock"
+CONFIG, ITEMS, LEDGER, RESULTS, LOCK = "config.json", "items.json", "ledger.sqlite", "results.json", "lock"
 SHOWN_DIFFERENCES = 8
 
 
@@ -33,7 +34,7 @@ class RunDir:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any]) -> RunDir:
+    def create(cls, path: Path, config: Mapping[str, Any], items: Mapping[str, str]) -> RunDir:
         """Make the directory, or enter one that holds the same configuration.
 
         Raises
@@ -45,7 +46,9 @@ class RunDir:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"can't make the run directory {path}: {error.strerror}; choose another --out") from error
+            raise ConfigError(
+                f"can't make the run directory {path}: {error.strerror}; choose another --out"
+            ) from error
         if run.config_path.exists():
             differences = list(_differences(run.config(), json.loads(json.dumps(config))))
             if differences:
@@ -57,11 +60,13 @@ class RunDir:
                     + "; use another --out, or repeat the command that began it"
                 )
         else:
-            strange = sorted(p.name for p in path.iterdir())
+            strange = sorted(p.name for p in path.iterdir() if not p.name.startswith((ITEMS, CONFIG)))
             if strange:
                 raise ConfigError(
                     f"{path} is not a run directory but holds {', '.join(strange[:3])}; choose an empty or new --out"
                 )
+            # The configuration comes last: with it the directory is a run.
+            write_json(path / ITEMS, items)
             write_json(run.config_path, config)
         return run
 
@@ -76,7 +81,9 @@ class RunDir:
         """
         run = cls(path)
         if not run.config_path.exists() or not run.ledger_path.exists():
-            raise ConfigError(f"no run at {path}: it has no {CONFIG} and {LEDGER}; name a directory that `agentcomm eval` made")
+            raise ConfigError(
+                f"no run at {path}: it has no {CONFIG} and {LEDGER}; name a directory that `agentcomm eval` made"
+            )
         return run
 
     @property
@@ -94,9 +101,15 @@ class RunDir:
     def config(self) -> dict[str, Any]:
         return _read_json(self.config_path)
 
+    def items(self) -> dict[str, str]:
+        """The content hash of every item, by id, in the task's order."""
+        return _read_json(self.path / ITEMS)
+
     def results(self) -> dict[str, Any]:
         if not self.results_path.exists():
-            raise ConfigError(f"{self.path} has no {RESULTS} yet: the run was cut off; repeat its command to continue")
+            raise ConfigError(
+                f"{self.path} has no {RESULTS} yet: the run was cut off; repeat its command to continue"
+            )
         return _read_json(self.results_path)
 
     def ledger(self) -> Ledger:
@@ -135,7 +148,9 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        raise LedgerError(f"can't write {path}: {error.strerror}; free space or choose another --out") from error
+        raise LedgerError(
+            f"can't write {path}: {error.strerror}; free space or choose another --out"
+        ) from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

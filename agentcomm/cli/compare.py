@@ -1,0 +1,105 @@
+"""``agentcomm compare``: runs side by side, what pruning saved and whether anything was lost."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agentcomm.cli import options as o
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agentcomm.evaluation.compare import Against, Comparison
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN...", help="Run directories; the first is the reference.")
+    ],
+    common: Annotated[
+        bool, typer.Option("--common", help="Compare only the items that all runs have.")
+    ] = False,
+    margin: Annotated[
+        float, typer.Option("--margin", help="Loss of score that doesn't matter (0.02 = 2 points).")
+    ] = 0.02,
+    level: Annotated[float, typer.Option("--level", help="Confidence of the intervals.")] = 0.95,
+    json: o.Json = False,
+) -> None:
+    """Compare RUNs on the same items: score, tokens, calls, cost, and the paired difference."""
+    from rich.console import Console
+
+    from agentcomm.evaluation.compare import compare as compare_runs
+
+    comparison = compare_runs(runs, common=common, margin=margin, level=level)
+    if json:
+        typer.echo(json_module.dumps(comparison.to_dict(), ensure_ascii=False))
+        return
+    show(comparison, Console(highlight=False))
+
+
+def show(comparison: Comparison, console: Console) -> None:
+    """The comparison as a table and one sentence a run."""
+    from rich.table import Table
+
+    from agentcomm.cli.eval import number
+
+    # The score and its interval are two columns, so that the table fits a terminal of 80.
+    table = Table("run", "score", "95 %" if comparison.level == 0.95 else f"{comparison.level:.0%}")
+    for title in ("input", "output", "net", "calls", "cost $", "saved"):
+        table.add_column(title, justify="right")
+    table.add_column("front")
+    table.columns[0].overflow = "fold"
+    table.columns[0].min_width = 12
+    saved = {a.run: a.tokens_saved for a in comparison.against}
+    for row in comparison.rows:
+        share = saved.get(row["run"])
+        front, score = row["front_probability"], row["score"]
+        table.add_row(
+            row["run"] + (f" ({row['failed']} failed)" if row["failed"] else ""),
+            number(score["mean"], 2),
+            "–" if score["low"] is None else f"{score['low']:.2f}–{score['high']:.2f}",
+            number(row["tokens"]["input"]),
+            number(row["tokens"]["output"]),
+            number(row["tokens"]["net"]),
+            number(row["calls"]),
+            number(row["cost"], 4),
+            "" if share is None else f"{share:.0%}",
+            "–" if front is None else f"{'yes' if row['on_front'] else 'no'} {front:.0%}",
+        )
+    console.print(table)
+    console.print(
+        f"{comparison.items} items, paired against {comparison.reference}. net: all tokens the run paid, channels, "
+        "learning and retries included. saved: share of the reference's input and output tokens. front: whether no "
+        "other run scores as high for fewer tokens, and how sure that is."
+    )
+    for against in comparison.against:
+        console.print(sentence(against, comparison.reference))
+
+
+def sentence(against: Against, reference: str) -> str:
+    """One run's verdict in words."""
+    d, v = against.difference, against.verdict
+    if d.mean is None:
+        return f"{against.run}: no pair of scored items"
+    known = d.low is not None and d.high is not None
+    spread = f" [{100 * (d.low or 0):+.1f}, {100 * (d.high or 0):+.1f}]" if known else ""
+    text = f"{against.run}: {100 * d.mean:+.1f} points{spread} against {reference}"
+    points = f"{100 * v.margin:g} points"
+    if v.verdict == "yes":
+        text += f"; not worse by {points} ({v.level:.0%} confident)"
+    elif v.verdict == "no":
+        text += f"; worse by more than {points}"
+    else:
+        text += f"; whether it is worse by {points} can't be said from {v.items} items (about {v.needed:,} would be needed)"
+    if against.p_holm is not None:
+        text += f"; p = {against.p_holm:.3f}"
+        if against.p_holm > 0.05:
+            text += " (no difference found)"
+    if against.failures_as_wrong is not None and against.failures_as_wrong.mean is not None:
+        f = against.failures_as_wrong
+        text += f"; {against.left_out} pairs with a failure left out (counted as wrong: {100 * f.mean:+.1f} points)"
+    return text
