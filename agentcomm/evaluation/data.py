@@ -38,10 +38,13 @@ from agentcomm.task import Item
 
 ENVIRONMENT = "AGENTCOMM_DATA"
 SUFFIXES = (".jsonl", ".json", ".csv", ".ndjson")
-PARTS = {"train": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
+PARTS = {"train": "train", "dev": "dev", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Words in a file's or folder's name that say which official part it is."""
 PEEK = 20
 """Rows looked at to tell a file's format: a bad first row must be reported, not hide the file."""
+
+MANY = 8
+"""Files beyond which their number is recorded with a task, not their names."""
 
 
 # ------------------------------------------------------------------------------------ rows
@@ -84,6 +87,11 @@ class Row:
         if not (text := str(value).strip()):
             self.wrong(f"{key!r} is empty")
         return text
+
+    def raw(self, key: str) -> str:
+        """A text that is not empty, with the space around it."""
+        self.text(key)
+        return str(self.get(key))
 
     def number(self, key: str) -> float:
         """A finite number, also when written as a text."""
@@ -408,17 +416,28 @@ class Benchmark:
     name: str
     formats: Sequence[Format]
     shares: Mapping[str, Shares] = field(default_factory=dict)
-    """Of each official part (``train``, ``dev``, ``test``, ``""`` for unknown); others are hashed."""
+    """Of each official part (``train``, ``dev``, ``val``, ``test``, ``""`` where the names don't say);
+    ``val`` is what ``dev`` is unless both are given, and what is not given is hashed."""
     hub: Hub | None = None
     columns: Sequence[str] = ()
     """Of a CSV file without a header."""
     carried: Callable[[], Path | None] = lambda: None
     """Finds the file in an installed package that carries the set."""
+    same_question_once: bool = False
+    """Take a question once that stands in several files, also where they give it no id."""
 
-    def load(self, data: str | Path | None, split: str, limit: int | None, seed: int) -> Loaded:
+    def load(
+        self,
+        data: str | Path | None,
+        split: str,
+        limit: int | None,
+        seed: int,
+        *,
+        only: Callable[[Item], bool] | None = None,
+    ) -> Loaded:
         """Items of a split in sampling order (see ``splits.py``), and what to record about them.
 
-        An item to learn on that also stands in a file to be scored is left out, and counted.
+        ``only`` filters before ``limit``. An item to learn on that also stands in a file to be scored is left out, and counted.
 
         Raises
         ------
@@ -427,8 +446,8 @@ class Benchmark:
         """
         check_split(split)
         items, notes = self._unique(self._rows(data, split))
-        kept = _disjoint(items)
-        chosen = take(kept, split, limit, seed)
+        kept = items if split == ALL else _disjoint(items)  # "all" is never learned on
+        chosen = take(filter(only, kept), split, limit, seed)
         if not chosen:
             has = ", ".join(sorted({str(i.metadata["split"]) for i in kept}))
             raise TaskError(
@@ -439,18 +458,18 @@ class Benchmark:
             config["left out because also in a later split"] = excluded
         return Loaded(chosen, config)
 
-    def shares_of(self, row: Row) -> Shares:
-        """The shares of the official part a row comes from."""
-        return self.shares.get(row.part, HASHED)
+    def shares_of(self, part: str) -> Shares:
+        """The shares of an official part."""
+        also = "dev" if part == "val" else part
+        return self.shares.get(part, self.shares.get(also, HASHED))
 
     def item(self, row: Row, question: str, answer: Any, **more: Any) -> Item:
         """:func:`make_item` for this set."""
-        return make_item(row, self.name, question, answer, shares=self.shares_of(row), **more)
+        return make_item(row, self.name, question, answer, shares=self.shares_of(row.part), **more)
 
     def _wanted(self, part: str, split: str) -> bool:
         """To score, files that are only learned on need not be read; to learn, all are, to exclude overlaps."""
-        shares = self.shares.get(part, HASHED)
-        return split != "score" or shares.score > 0
+        return split != "score" or self.shares_of(part).score > 0
 
     def _rows(self, data: str | Path | None, split: str) -> Iterator[tuple[Format, Row]]:
         files, own = find_set(self.name, data)
@@ -534,7 +553,7 @@ class Benchmark:
                 id = item.id
                 if id in first:
                     other, at = first[id]
-                    own = id.startswith(f"{self.name}-{item.metadata['hash'][:12]}")
+                    own = id == f"{self.name}-{item.metadata['hash'][:12]}" and not self.same_question_once
                     if not own and at.file == row.file:
                         row.wrong(
                             f"id {id!r} was already given in line {at.line}; every question needs its own id"
@@ -552,7 +571,7 @@ class Benchmark:
                     item = dataclasses.replace(item, id=id)
                 first[id] = (item, row)
                 items.append(item)
-        notes: dict[str, Any] = {"files": sorted(files)}
+        notes: dict[str, Any] = {"files": sorted(files) if len(files) <= MANY else len(files)}
         if twice:
             notes["taken once though in two files"] = twice
         return items, notes

@@ -36,7 +36,7 @@ Scorer = Callable[[Item, str], Score]
 _MARKER = re.compile(
     r"(?P<hash>\#{4,})"
     r"|(?P<box>\\boxed\s*\{|\\fbox\s*\{)"
-    r"|\banswer\b(?:(?!\banswer\b)[^.:=\n]){0,60}?(?:\bis\b|\bwas\b|\bequals\b|=|:)(?!\s+not\b)"
+    r"|\banswer\b(?:(?!\banswer\b)[^.:=\n]){0,60}?(?:\bis\b|\bwas\b|\bequals\b|=|:)(?!\s+not\s+\w)"
     r"|\bansw(?:er)?\s*:",
     re.IGNORECASE,
 )
@@ -295,7 +295,7 @@ def _named(text: str, letters: str) -> set[str]:
         text,
     )
     found += re.findall(
-        rf"\b(?:option|choice|letter|choose|pick|select|chose|say|it'?s|is|be)\s+{_OPEN}([{letters}])(?![\w'’])(?!\s+[^\W\d_])",
+        rf"\b(?:option|choice|letter|answer|choose|pick|select|chose|say|think|it'?s|is|be)\s+{_OPEN}([{letters}])(?![\w'’])(?!\s+[^\W\d_])",
         text,
     )
     found += re.findall(
