@@ -20,8 +20,9 @@ model call and its endpoint) and its drawing, which would show two nodes.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import cache
@@ -230,7 +231,7 @@ class LangGraphExecutor:
             with langsmith.tracing_context(enabled=False):
                 if self._connection is None or thread is None:
                     start: _State = {"wave": 0, "over": False, "taken": {}}
-                    await _clock(False).ainvoke(start, _config(schedule), context=session)
+                    await _cancelled_once(_clock(False).ainvoke(start, _config(schedule), context=session))
                 else:
                     async with self._connection as clock:
                         await self._resume(clock, session, thread)
@@ -259,7 +260,25 @@ class LangGraphExecutor:
             return
         if known.values:
             session.catch_up(known.values["taken"])
-        await clock.ainvoke(start, config, context=session, durability=self.durability)
+        await _cancelled_once(clock.ainvoke(start, config, context=session, durability=self.durability))
+
+
+async def _cancelled_once(walk: Coroutine[Any, Any, Any]) -> None:
+    """Await a LangGraph run in a task of its own; when cancelled, until its turns have ended too.
+
+    anyio cancels whatever a cancelled scope awaits, again and again. LangGraph cancels its tasks
+    and waits for them; cut off in that wait, it would leave them running behind our back.
+    """
+    task = asyncio.create_task(walk)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # seen; the cancellation goes first
+        raise
 
 
 def _fingerprint(schedule: Schedule) -> str:

@@ -8,6 +8,7 @@ read it; only what a channel made (a summary, say) is stored with its delivery.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,15 +25,34 @@ def encode(record: TurnRecord, mailbox: Mailbox) -> dict[str, Any]:
         data["said"] = _encode_message(record.outcome)
     else:
         f = record.outcome
-        data["failed"] = [f.sender, f.round, f.kind, f.reason, f.fatal]
+        data["failed"] = [f.sender, f.round, f.kind, _pack(f.reason), f.fatal]
     return data
 
 
 def decode(data: Mapping[str, Any], mailbox: Mailbox) -> TurnRecord:
     """The record that :func:`encode` described, with the same turns before it."""
-    outcome: Outcome = _decode_message(data["said"]) if "said" in data else Failure(*data["failed"])
+    outcome: Outcome
+    if "said" in data:
+        outcome = _decode_message(data["said"])
+    else:
+        sender, round, kind, reason, fatal = data["failed"]
+        outcome = Failure(sender, round, kind, _unpack(reason), fatal)
     inbox = tuple(_decode_delivery(d, data["agent"], data["round"], mailbox) for d in data.get("inbox", ()))
     return TurnRecord(data["agent"], data["round"], inbox, outcome)
+
+
+def _pack(text: str) -> str | list[str]:
+    """Text as it is, or in a list as escaped JSON: a model may say half a surrogate pair, which
+    UTF-8 can't hold and the checkpointer would turn into a question mark."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return [json.dumps(text)]
+    return text
+
+
+def _unpack(data: str | list[str]) -> str:
+    return data if isinstance(data, str) else str(json.loads(data[0]))
 
 
 def _spoke(kind: str, round: int) -> int:
@@ -46,7 +66,7 @@ def _encode_delivery(delivery: Delivery, round: int, mailbox: Mailbox) -> dict[s
     if said is None or said.outcome != original:
         data["original"] = _encode_message(original)
     if delivery.changed:
-        data["text"] = delivery.text
+        data["text"] = _pack(delivery.text)
     if delivery.channel != "verbatim":
         data["channel"] = delivery.channel
     if delivery.note:
@@ -62,12 +82,12 @@ def _decode_delivery(data: Mapping[str, Any], reader: str, round: int, mailbox: 
         said = mailbox[(_spoke(edge.kind, round), edge.sender)].outcome
         assert isinstance(said, Message)  # encode refers only to messages
         original = said
-    text = data.get("text", original.text)
+    text = _unpack(data["text"]) if "text" in data else original.text
     return Delivery(edge, original, text, data.get("channel", "verbatim"), data.get("note", ""))
 
 
 def _encode_message(message: Message) -> dict[str, Any]:
-    data: dict[str, Any] = {"sender": message.sender, "round": message.round, "text": message.text}
+    data: dict[str, Any] = {"sender": message.sender, "round": message.round, "text": _pack(message.text)}
     if message.usage is not None:
         u = message.usage
         data["usage"] = [u.input_tokens, u.output_tokens, u.cached_tokens, u.reasoning_tokens]
@@ -79,4 +99,4 @@ def _encode_message(message: Message) -> dict[str, Any]:
 
 def _decode_message(data: Mapping[str, Any]) -> Message:
     usage = Usage(*data["usage"]) if "usage" in data else None
-    return Message(**{**data, "usage": usage})
+    return Message(**{**data, "text": _unpack(data["text"]), "usage": usage})
