@@ -43,38 +43,35 @@ def compare(
 
 def show(comparison: Comparison, console: Console) -> None:
     """The comparison as a table and one sentence a run."""
-    from rich.table import Table
+    from agentcomm.cli.tables import number, table
 
-    from agentcomm.cli.eval import number
-
-    # The score and its interval are two columns, so that the table fits a terminal of 80.
-    table = Table("run", "score", "95 %" if comparison.level == 0.95 else f"{comparison.level:.0%}")
-    for title in ("input", "output", "net", "calls", "cost $", "saved"):
-        table.add_column(title, justify="right")
-    table.add_column("front")
-    table.columns[0].overflow = "fold"
-    table.columns[0].min_width = 12
+    # A column in which every run would show the same says nothing.
+    with_net = any(row["tokens"]["net"] != row["tokens"]["gross"] for row in comparison.rows)
+    with_cost = any(row["cost"] is not None for row in comparison.rows)
+    columns = ["score", f"{comparison.level:.0%}", "input", "output", "calls", "saved", "front"]
+    columns += ["net tokens"] * with_net + ["cost $"] * with_cost
+    made = table("run", right=tuple(columns))
     saved = {a.run: a.tokens_saved for a in comparison.against}
     for row in comparison.rows:
         share = saved.get(row["run"])
         front, score = row["front_probability"], row["score"]
-        table.add_row(
+        cells = [
             row["run"] + (f" ({row['failed']} failed)" if row["failed"] else ""),
             number(score["mean"], 2),
             "–" if score["low"] is None else f"{score['low']:.2f}–{score['high']:.2f}",
             number(row["tokens"]["input"]),
             number(row["tokens"]["output"]),
-            number(row["tokens"]["net"]),
             number(row["calls"]),
-            number(row["cost"], 4),
             "" if share is None else f"{share:.0%}",
             "–" if front is None else f"{'yes' if row['on_front'] else 'no'} {front:.0%}",
-        )
-    console.print(table)
+        ]
+        cells += [number(row["tokens"]["net"])] * with_net + [number(row["cost"], 4)] * with_cost
+        made.add_row(*cells)
+    console.print(made)
     console.print(
-        f"{comparison.items} items, paired against {comparison.reference}. net: all tokens the run paid, channels, "
-        "learning and retries included. saved: share of the reference's input and output tokens. front: whether no "
-        "other run scores as high for fewer tokens, and how sure that is."
+        f"{comparison.items} items, paired against {comparison.reference}. saved: share of the reference's input and "
+        "output tokens. front: whether no other run scores as high for fewer tokens, and how sure that is."
+        + (" net tokens: all the run paid, channels and learning included." if with_net else "")
     )
     for against in comparison.against:
         console.print(sentence(against, comparison.reference))
@@ -85,8 +82,7 @@ def sentence(against: Against, reference: str) -> str:
     d, v = against.difference, against.verdict
     if d.mean is None:
         return f"{against.run}: no pair of scored items"
-    known = d.low is not None and d.high is not None
-    spread = f" [{100 * (d.low or 0):+.1f}, {100 * (d.high or 0):+.1f}]" if known else ""
+    spread = "" if d.low is None or d.high is None else f" [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
     text = f"{against.run}: {100 * d.mean:+.1f} points{spread} against {reference}"
     points = f"{100 * v.margin:g} points"
     if v.verdict == "yes":

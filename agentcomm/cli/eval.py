@@ -14,7 +14,6 @@ from agentcomm.cli import options as o
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from agentcomm.evaluation.run import Progress, Run
 
@@ -196,21 +195,11 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def number(value: float | None, digits: int = 0) -> str:
-    """A number for a table; unknown is a dash, never 0."""
-    return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def score_text(score: dict[str, Any]) -> str:
-    """``0.42 [0.29, 0.56]``, or a dash when nothing was scored."""
-    if score["mean"] is None:
-        return "–"
-    return f"{score['mean']:.2f} [{score['low']:.2f}, {score['high']:.2f}]"
-
-
 def show(summary: dict[str, Any], console: Console | None = None) -> None:
     """The summary of a run as tables on stdout."""
     from rich.console import Console
+
+    from agentcomm.cli.tables import number, score_text, share_table, usage_table
 
     console = console or Console()
     tokens = summary["tokens"]
@@ -234,25 +223,3 @@ def show(summary: dict[str, Any], console: Console | None = None) -> None:
         console.print(share_table("edge", "input tokens its reader paid", tokens["by_edge"], tokens["input"]))
     console.print(share_table("part", "input tokens", tokens["by_part"], tokens["input"]))
     console.print(f"run: {summary['run']}", highlight=False, markup=False)
-
-
-def usage_table(name: str, rows: dict[str, dict[str, Any]]) -> Table:
-    from rich.table import Table
-
-    table = Table(name, "calls", "input", "cached", "output")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for key, row in rows.items():
-        table.add_row(str(key), *(number(row.get(field)) for field in ("calls", "input", "cached", "output")))
-    return table
-
-
-def share_table(name: str, what: str, rows: dict[str, int], total: int | None) -> Table:
-    from rich.table import Table
-
-    table = Table(name, what, "share of all input")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for key, value in rows.items():
-        table.add_row(key, number(value), f"{value / total:.1%}" if total else "–")
-    return table

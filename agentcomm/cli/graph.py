@@ -19,8 +19,8 @@ def graph(
 ) -> None:
     """Show GRAPH: who reads whom, in which waves, and the calls and messages of each round."""
     from rich.console import Console
-    from rich.table import Table
 
+    from agentcomm.cli.tables import table
     from agentcomm.loading import load_graph
 
     team = load_graph(graph, o.key_values(graph_option, "--graph-option"))
@@ -39,7 +39,7 @@ def graph(
     console.print(
         f"{len(team.agents)} agents, {len(team.edges)} edges, {team.rounds} rounds, decided by [bold]{team.decision}[/]"
     )
-    agents = Table("agent", "reads (same round)", "reads (round before)", "view", "model", "role")
+    agents = table("agent", "reads (same round)", "reads (round before)", "view", "model", "role")
     for agent in team.agents:
         into = team.incoming[agent.name]
         agents.add_row(
@@ -51,7 +51,7 @@ def graph(
             agent.role,
         )
     console.print(agents)
-    rounds = Table("round", "waves", "calls", "messages read", "of them again, from memory")
+    rounds = table("round", "waves", right=("calls", "messages read", "of them again"))
     for row in round_costs(team, topology):
         rounds.add_row(
             str(row["round"]),

@@ -24,7 +24,7 @@ def ledger(
     """Who paid for what in RUN. Works while the run is going, and after a crash."""
     from rich.console import Console
 
-    from agentcomm.cli.eval import share_table, usage_table
+    from agentcomm.cli.tables import share_table, usage_table
     from agentcomm.evaluation.rundir import RunDir
 
     with RunDir.open(run).ledger() as book:
@@ -55,31 +55,24 @@ def grouped(usage: UsageReport, by: By) -> Any:
         return usage.by_edge()
     if by == "part":
         return usage.by_part()
-    groups: dict[Any, Any] = {
-        "agent": usage.by_agent(),
-        "round": usage.by_round(),
-        "phase": usage.by_phase(),
-    }[by]
+    groups: Any = (
+        usage.by_agent() if by == "agent" else usage.by_round() if by == "round" else usage.by_phase()
+    )
     return {str(key): group.to_dict() for key, group in groups.items()}
 
 
 def _call_table(rows: list[dict[str, Any]]) -> Any:
-    from rich.table import Table
+    from agentcomm.cli.tables import number, table
 
-    from agentcomm.cli.eval import number
-
-    table = Table("item", "round", "agent", "attempt", "input", "cached", "output", "parts", "error")
+    made = table("item", "agent", "parts or error", right=("round", "attempt", "input", "cached", "output"))
     for row in rows:
         parts = ", ".join(f"{k} {v}" for k, v in (row["parts"] or {}).items())
-        table.add_row(
+        made.add_row(
             row["item"],
-            str(row["round"]),
             row["agent"],
+            row["error"] or parts or "–",
+            str(row["round"]),
             str(row["attempt"]),
-            number(row["input_tokens"]),
-            number(row["cached_tokens"]),
-            number(row["output_tokens"]),
-            parts or "–",
-            row["error"] or "",
+            *(number(row[bucket]) for bucket in ("input_tokens", "cached_tokens", "output_tokens")),
         )
-    return table
+    return made

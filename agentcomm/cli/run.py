@@ -154,7 +154,7 @@ def _tokens(value: int | None) -> str:
 def _end(console: Console, episode: Episode) -> None:
     from rich.markup import escape
 
-    from agentcomm.cli.eval import number, share_table
+    from agentcomm.cli.tables import number, share_table
 
     usage = episode.usage
     console.print()
