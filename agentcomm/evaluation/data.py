@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from agentcomm.errors import TaskError
-from agentcomm.evaluation.splits import HASHED, Shares, assign, check_split, content_hash, take
+from agentcomm.evaluation.splits import ALL, HASHED, Shares, assign, check_split, content_hash, take
 from agentcomm.task import Item
 
 ENVIRONMENT = "AGENTCOMM_DATA"
