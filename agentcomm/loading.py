@@ -9,6 +9,7 @@ returns one. A task file defines ``task``: a function with keyword options that 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
@@ -141,12 +142,14 @@ def _call(
         return function(**options)
     except AgentCommError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise error_type(f"{where}: {_last_frame(error, where)}{type(error).__name__}: {error}") from error
 
 
 def _import_file(path: Path, error_type: type[UserError]) -> ModuleType:
-    module_name = f"agentcomm_user_{path.stem}_{abs(hash(str(path.resolve()))):x}"
+    # By content: a function agent's name is part of a run's configuration, so it must be the same
+    # in every process and on every machine, and another one when the file was changed.
+    module_name = f"agentcomm_user_{path.stem}_{_digest(path, error_type)}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise error_type(f"{path} is not a Python file")
@@ -156,9 +159,16 @@ def _import_file(path: Path, error_type: type[UserError]) -> ModuleType:
         spec.loader.exec_module(module)
     except AgentCommError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise error_type(f"{path}: {_last_frame(error, str(path))}{type(error).__name__}: {error}") from error
     return module
+
+
+def _digest(path: Path, error_type: type[UserError]) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise error_type(f"can't read {path}: {error.strerror}") from error
 
 
 def _last_frame(error: BaseException, where: str) -> str:
