@@ -38,7 +38,7 @@ def benchmark(context: Context) -> Benchmark:
         "2wikimultihopqa",
         formats=[Format(f"_id {keys}", read("_id")), Format(f"id {keys}", read("id"))],
         shares={"train": TRAIN},
-        hub=Hub("xanhho/2WikiMultihopQA", None, {"train": "train", "dev": "dev"}),
+        hub=Hub("framolfese/2WikiMultihopQA", None, {"train": "train", "validation": "dev"}),
     )
     return this
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import warnings
 from pathlib import Path
 
 from agentcomm.code_blocks import extract_code
@@ -49,6 +50,16 @@ def _defines(code: str, name: str) -> bool:
     return re.search(rf"\bdef\s+{re.escape(name)}\s*\(", code) is not None
 
 
+def _compiles(code: str) -> bool:
+    # Compiled, not only parsed: a body without its function parses, though it returns outside one.
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            compile(code, "answer", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
 async def score(item: Item, answer: str) -> Score:
     """1 if the code in the answer passes the hidden tests.
 
@@ -60,6 +71,8 @@ async def score(item: Item, answer: str) -> Score:
         return Score(0.0, None, "no code in the answer")
     # The prompt first: answers often rely on its imports and helpers, and may define the function anew.
     program = f"{prompt}\n{code}" if _defines(code, name) else prompt + code
+    if not _compiles(program) and _compiles(prompt + answer):
+        program = prompt + answer  # a bare body, whose indentation is its own
     outcome = await run_tests(program, item.answer["test"], name, preamble=prompt)
     return Score(float(outcome.passed), code, outcome.reason)
 

@@ -21,6 +21,9 @@ from agentcomm.task import Item, Task
 
 ASK = "Choose the right option. Write its letter alone on the last line, after Answer:"
 
+PASSAGE = 200
+"""Characters from which the lines before a question's last are a passage."""
+
 
 def read_lettered(row: Row) -> Item:
     letter = row.text("answer").upper()
@@ -51,9 +54,12 @@ def _item(row: Row, options: list[str], letter: str, subject: str | None = None)
     if subject is None:
         name = Path(row.file).name.split(".")[0]
         subject = re.sub(r"_(dev|val|validation|test)$", "", name)
+    question = row.text("question")
+    passage = question.rpartition("\n")[0]  # some questions share a long text: they share a split too
     return BENCHMARK.item(
-        row, row.text("question"), letter, ask=ASK, options=options, stratum=subject, subject=subject
-    )
+        row, question, letter, ask=ASK, options=options,
+        group=passage if len(passage) > PASSAGE else None, stratum=subject, subject=subject,
+    )  # fmt: skip
 
 
 BENCHMARK = Benchmark(

@@ -450,8 +450,9 @@ class Benchmark:
         chosen = take(filter(only, kept), split, limit, seed)
         if not chosen:
             has = ", ".join(sorted({str(i.metadata["split"]) for i in kept}))
+            fit = " that fit the options" if only else ""
             raise TaskError(
-                f"{self.name} has no items to {split} here (only to {has or 'none'}); take another split"
+                f"{self.name} has no items to {split}{fit} here; the splits it has items of: {has or 'none'}"
             )
         config = {"split": split, "limit": limit, "seed": seed, **notes}
         if excluded := len(items) - len(kept):
@@ -509,7 +510,10 @@ class Benchmark:
         return self.formats[fits.index(max(fits))] if rows and max(fits) else None
 
     def _hub_rows(self, split: str) -> Iterator[tuple[Format, Row]]:
-        ways = f"pass --data FOLDER (or set {ENVIRONMENT}) with its files, or pip install 'agentcomm[datasets]' to fetch it"
+        ways = (
+            f"pass --data FOLDER (or set {ENVIRONMENT}) with its files, or pip install 'agentcomm[datasets]' "
+            f"to fetch it from the hub"
+        )
         if self.hub is None:
             raise TaskError(
                 f"{self.name} is not on the hub: pass --data FOLDER (or set {ENVIRONMENT}) with its files"
@@ -526,7 +530,7 @@ class Benchmark:
             except Exception as error:
                 reason = str(error).strip().split("\n")[0] or type(error).__name__
                 raise TaskError(
-                    f"can't fetch {self.name} from the hub ({reason}): {ways} once there is a network"
+                    f"can't fetch {self.name} from the hub ({reason}): {ways} while there is a network"
                 ) from error
             where = f"{self.hub.path} {hub_split}"
             rows = (Row(dict(value), where, n, part) for n, value in enumerate(table, 1))
