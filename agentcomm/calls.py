@@ -208,6 +208,8 @@ class Calls:
                     for d in self.ledger.deliveries(item=place.item, sample=place.sample)
                     if d.call_id == known.id
                 )
+                # The run was charged for it when it was resumed; its item and agent start anew.
+                scope.charge_again(known, below=self.scope)
                 return Called(_reply_of(known), known, rows, reused=True)
         if self.prices is not None:
             scope.require_price(backend.name, self.prices)
@@ -270,7 +272,8 @@ class Calls:
                 raise
         # What was paid for is recorded even if the run is being cancelled right now.
         with anyio.CancelScope(shield=True):
-            return await self._succeeded(row, backend, prompt, scope, reply, time.perf_counter() - began)
+            called = await self._succeeded(row, backend, prompt, scope, reply, time.perf_counter() - began)
+        return called
 
     async def _failed(self, row: CallRow, scope: Scope, latency: float, error: BaseException) -> None:
         if isinstance(error, BackendError):
@@ -293,7 +296,13 @@ class Calls:
     ) -> Called:
         usage = reply.usage
         counter = backend if isinstance(backend, TokenCounter) else None
-        shares = await attribute(prompt, usage.input_tokens, counter)
+        cancelled: BaseException | None = None
+        try:
+            shares = await attribute(prompt, usage.input_tokens, counter)
+        except anyio.get_cancelled_exc_class() as error:
+            # LangGraph cancels past our shield. The reply was paid for: record it, with estimated shares.
+            cancelled = error
+            shares = await attribute(prompt, usage.input_tokens, None)
         cost = 0.0 if reply.cache_hit else self.prices.cost(backend.name, usage) if self.prices else None
         row = replace(
             row,
@@ -338,6 +347,8 @@ class Calls:
             scope.charge(usage, cost)
         if self.on_row:
             self.on_row(row)
+        if cancelled is not None:
+            raise cancelled
         return Called(reply, row, deliveries)
 
     def _note_unreachable(self, backend: Backend, error: BackendError) -> None:

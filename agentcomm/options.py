@@ -7,6 +7,7 @@ directory refuses to continue under others) from those that only change how it i
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -94,6 +95,11 @@ class RunOptions:
     def sampling(self) -> Sampling:
         return Sampling(self.temperature, self.top_p, self.max_tokens, self.seed)
 
+    @property
+    def secret(self) -> str | None:
+        """The key: what must never be stored or shown."""
+        return os.environ.get(self.api_key_env)
+
     def identity(self) -> dict[str, Any]:
         """The options that change results, for the run's configuration."""
         return {
@@ -133,6 +139,7 @@ class RunOptions:
         on_row: Callable[[CallRow], None] | None = None,
     ) -> Calls:
         """What all model calls of a run under these options share."""
+        ledger.add_secret(self.secret)
         return Calls(
             ledger=ledger,
             resolve=self.resolver(),

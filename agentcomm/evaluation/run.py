@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,13 @@ from agentcomm.api import check_models
 from agentcomm.backends.base import Backend
 from agentcomm.calls import Calls
 from agentcomm.episode import Episode, Listener, Turns, run_episode
-from agentcomm.errors import LedgerError, TaskError
+from agentcomm.errors import AgentCommError, ConfigError, GraphError, LedgerError, TaskError
 from agentcomm.evaluation.rundir import RunDir, write_json
 from agentcomm.evaluation.stats import mean_interval
 from agentcomm.executors.base import Executor
 from agentcomm.graph import AgentGraph, Topology
 from agentcomm.ledger.limits import Scope
+from agentcomm.ledger.redact import Redactor
 from agentcomm.ledger.rows import CallRow, EpisodeRow, Phase
 from agentcomm.ledger.store import Ledger
 from agentcomm.ledger.usage import UsageReport
@@ -213,13 +216,23 @@ async def evaluate(
     shared = topology if isinstance(topology, Topology) else None
     fixed = Schedule.of(graph, shared) if topology is None or shared is not None else None
     config = run_config(graph, task, model, opts, samples=samples, topology=topology, name=name)
-    items = {i.id: i.content_hash for i in task.items}
-    directory = RunDir.create(Path(out), config, items) if out is not None else None
+    directory = RunDir.create(Path(out)) if out is not None else None
     began = time.monotonic()
 
     async def go(ledger: Ledger) -> Run:
         evaluation = _Evaluation(
-            graph, task, model, fixed, topology, samples, phase, opts, ledger, on_progress, listen
+            graph,
+            task,
+            model,
+            fixed,
+            topology,
+            samples,
+            phase,
+            opts,
+            ledger,
+            on_progress,
+            listen,
+            _run_id(config, out),
         )
         try:
             await evaluation.run()
@@ -232,8 +245,14 @@ async def evaluate(
     if directory is None:
         with Ledger.in_memory() as ledger:
             return await go(ledger)
-    with directory.locked(), directory.ledger() as ledger:
-        return await go(ledger)
+    with directory.locked():
+        directory.settle(config, {i.id: i.content_hash for i in task.items})
+        try:
+            opened = directory.ledger()
+        except LedgerError as error:  # nothing runs yet: the user can mend it
+            raise ConfigError(str(error)) from error
+        with opened as ledger:
+            return await go(ledger)
 
 
 def run_config(
@@ -253,20 +272,35 @@ def run_config(
         cut = None
     else:
         spec = getattr(topology, "spec", None)
-        cut = spec() if callable(spec) else f"{type(topology).__module__}:{type(topology).__qualname__}"
+        named = topology if hasattr(topology, "__qualname__") else type(topology)
+        cut = spec() if callable(spec) else f"{named.__module__}:{named.__qualname__}"
     return {
         "graph": {"name": name or "graph", **graph.to_dict()},
         "task": {
             "name": task.name,
             "config": dict(task.config),
             "items": len(task.items),
-            "items_hash": content_id(*(i.content_hash for i in task.items)),
+            # What is expected counts too: it decides the scores.
+            "items_hash": content_id(*((i.id, i.content_hash, _reference(i)) for i in task.items)),
         },
         "model": model if model is None or isinstance(model, str) else model.name,
         "samples": samples,
         "topology": cut,
         "options": options.identity(),
     }
+
+
+def _run_id(config: Mapping[str, Any], out: Path | str | None) -> str:
+    """Tells the checkpoints of this run from those of other runs in the same file."""
+    return content_id(config, uuid.uuid4().hex if out is None else str(Path(out).resolve()))[:12]
+
+
+def _reference(item: Item) -> str | None:
+    """An item's answer where it is plain data; other objects may read differently in each process."""
+    try:
+        return json.dumps(item.answer, sort_keys=True)
+    except (TypeError, ValueError):
+        return None
 
 
 @dataclass
@@ -284,14 +318,18 @@ class _Evaluation:
     ledger: Ledger
     on_progress: Callable[[Progress], None] | None
     listen: Listener | None
+    run_id: str
     rows: dict[tuple[str, int], EpisodeRow] = field(default_factory=dict)
     stopped: str | None = None
     ledger_broken: bool = False
     error: Exception | None = None
 
     def __post_init__(self) -> None:
-        for row in self.ledger.episodes():
+        self.tries: Counter[tuple[str, int]] = Counter()
+        for row in self.ledger.episodes(history=True):
             self.rows[(row.item, row.sample)] = row
+            self.tries[(row.item, row.sample)] += 1
+        self.secrets = Redactor([self.options.secret])
         self.progress = Progress(total=len(self.task.items) * self.samples)
 
     async def run(self) -> None:
@@ -306,7 +344,7 @@ class _Evaluation:
         for row in self.rows.values():
             self.progress.add_episode(row)
         self.progress.resumed = self.progress.done
-        before = self.ledger.calls()
+        before = self.ledger.calls(texts=False)
         for call in before:
             self.progress.add_call(call)
         self._report()
@@ -349,8 +387,7 @@ class _Evaluation:
         schedule = self.fixed
         cut: Topology | None = None
         if schedule is None:
-            assert callable(self.topology)
-            cut = self.topology(item)
+            cut = self._cut(item)
             schedule = Schedule.of(self.graph, cut)
         turns = Turns(
             calls,
@@ -362,17 +399,21 @@ class _Evaluation:
             agent_limits=self.options.agent_limits,
             listen=self.listen,
         )
-        episode = await run_episode(executor, turns, thread=f"{item.id}#{sample}")
+        # A failed episode is tried anew, not taken from its checkpoint; what it paid for is reused.
+        thread = f"{self.run_id}:{item.id}#{sample}#{self.tries[(item.id, sample)]}"
+        episode = await run_episode(executor, turns, thread=thread)
         score = await self._score(item, episode)
         failure = episode.failure
         row = EpisodeRow(
             item=item.id,
             sample=sample,
             status="ok" if failure is None else "failed",
-            answer=episode.answer,
+            answer=self._without_secrets(episode.answer),
             score=score.value if score else None,
-            extracted=score.extracted if score else None,
-            failure=f"{failure.sender}, round {failure.round}: {failure.kind}: {failure.reason}"
+            extracted=self._without_secrets(score.extracted) if score else None,
+            failure=self.ledger.redact(
+                f"{failure.sender}, round {failure.round}: {failure.kind}: {failure.reason}"
+            )
             if failure
             else None,
             wall_s=episode.wall_s,
@@ -385,19 +426,50 @@ class _Evaluation:
         self.progress.add_episode(row)
         self._report()
         if failure is not None and failure.fatal and failure.scope != "item":
-            self.stopped = self.stopped or failure.reason
+            self.stopped = self.stopped or self.ledger.redact(failure.reason)
 
     async def _score(self, item: Item, episode: Episode) -> Score | None:
         if episode.answer is None:
             return None
-        score = self.task.score(item, episode.answer)
+        try:
+            score = self.task.score(item, episode.answer)
+            if not isinstance(score, Score):
+                score = await score
+        except AgentCommError:
+            raise
+        except Exception as error:
+            raise TaskError(
+                f"the scorer of task {self.task.name!r} failed on item {item.id!r}: "
+                f"{type(error).__name__}: {error}; mend it and repeat the command, no reply is paid for again"
+            ) from error
         if not isinstance(score, Score):
-            score = await score
+            raise TaskError(
+                f"the scorer of task {self.task.name!r} gave {score!r} for item {item.id!r}; return a Score"
+            )
         if not 0.0 <= score.value <= 1.0:
             raise TaskError(
                 f"the scorer of task {self.task.name!r} gave {score.value!r} for item {item.id!r}; it must be in 0..1"
             )
         return score
+
+    def _cut(self, item: Item) -> Topology:
+        assert callable(self.topology)
+        try:
+            cut = self.topology(item)
+        except AgentCommError:
+            raise
+        except Exception as error:
+            raise GraphError(
+                f"the topology of item {item.id!r} could not be made: {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(cut, Topology):
+            raise GraphError(
+                f"topology= gave {cut!r} for item {item.id!r}; return what graph.topology(...) makes"
+            )
+        return cut
+
+    def _without_secrets(self, text: str | None) -> str | None:
+        return None if text is None else self.secrets.exact(text)
 
     def _count_call(self, row: CallRow) -> None:
         self.progress.add_call(row)

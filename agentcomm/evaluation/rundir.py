@@ -13,6 +13,7 @@ differences are shown. Files are replaced atomically, so a cut-off write leaves 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -34,13 +35,13 @@ class RunDir:
         self.path = path
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any], items: Mapping[str, str]) -> RunDir:
-        """Make the directory, or enter one that holds the same configuration.
+    def create(cls, path: Path) -> RunDir:
+        """Make the directory, or enter one that holds a run; :meth:`settle` says of which configuration.
 
         Raises
         ------
         ConfigError
-            If it holds another configuration (the differences are named) or other files.
+            If it can't be made or holds other files.
         """
         run = cls(path)
         try:
@@ -49,26 +50,49 @@ class RunDir:
             raise ConfigError(
                 f"can't make the run directory {path}: {error.strerror}; choose another --out"
             ) from error
-        if run.config_path.exists():
-            differences = list(_differences(run.config(), json.loads(json.dumps(config))))
-            if differences:
-                shown = "; ".join(differences[:SHOWN_DIFFERENCES])
-                more = len(differences) - SHOWN_DIFFERENCES
-                raise ConfigError(
-                    f"{path} holds a run with another configuration: {shown}"
-                    + (f"; and {more} more" if more > 0 else "")
-                    + "; use another --out, or repeat the command that began it"
-                )
-        else:
-            strange = sorted(p.name for p in path.iterdir() if not p.name.startswith((ITEMS, CONFIG)))
+        if not run.config_path.exists():
+            own = (ITEMS, CONFIG, LOCK)  # of a run that was cut off while it began
+            strange = sorted(p.name for p in path.iterdir() if not p.name.startswith(own))
             if strange:
                 raise ConfigError(
                     f"{path} is not a run directory but holds {', '.join(strange[:3])}; choose an empty or new --out"
                 )
-            # The configuration comes last: with it the directory is a run.
-            write_json(path / ITEMS, items)
-            write_json(run.config_path, config)
         return run
+
+    def settle(self, config: Mapping[str, Any], items: Mapping[str, str]) -> None:
+        """Write the configuration, or make sure that the run goes on under the one it has.
+
+        A run in which nothing was asked yet (its model's name was mistyped, say) takes the new one.
+
+        Raises
+        ------
+        ConfigError
+            If the run has another configuration (the differences are named) or nothing can be written.
+        """
+        if self.config_path.exists():
+            differences = list(_differences(self.config(), json.loads(_json(config))))
+            if not differences:
+                return
+            if self._has_records():
+                shown = "; ".join(differences[:SHOWN_DIFFERENCES])
+                more = len(differences) - SHOWN_DIFFERENCES
+                raise ConfigError(
+                    f"{self.path} holds a run with another configuration: {shown}"
+                    + (f"; and {more} more" if more > 0 else "")
+                    + "; use another --out, or repeat the command that began it"
+                )
+        try:
+            # The configuration comes last: with it the directory is a run.
+            write_json(self.path / ITEMS, items)
+            write_json(self.config_path, config)
+        except LedgerError as error:  # nothing runs yet
+            raise ConfigError(str(error)) from error
+
+    def _has_records(self) -> bool:
+        if not self.ledger_path.exists():
+            return False
+        with Ledger.open(self.ledger_path, read_only=True) as ledger:
+            return bool(ledger.calls(texts=False) or ledger.episodes())
 
     @classmethod
     def open(cls, path: Path) -> RunDir:
@@ -112,13 +136,19 @@ class RunDir:
             )
         return _read_json(self.results_path)
 
-    def ledger(self) -> Ledger:
-        return Ledger.open(self.ledger_path)
+    def ledger(self, *, read_only: bool = False) -> Ledger:
+        return Ledger.open(self.ledger_path, read_only=read_only)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the directory for one process; the system lets go even after ``kill -9``."""
-        with (self.path / LOCK).open("a+") as file:
+        try:
+            file = (self.path / LOCK).open("a+")
+        except OSError as error:
+            raise ConfigError(
+                f"can't write in {self.path}: {error.strerror}; free space or choose another --out"
+            ) from error
+        with file:
             if sys.platform != "win32":
                 import fcntl
 
@@ -142,8 +172,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            json.dump(data, file, indent=2, ensure_ascii=False)
-            file.write("\n")
+            file.write(_json(data, indent=2) + "\n")
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -151,6 +180,19 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         raise LedgerError(
             f"can't write {path}: {error.strerror}; free space or choose another --out"
         ) from error
+
+
+def _json(data: Mapping[str, Any], indent: int | None = None) -> str:
+    # What a task says of itself may hold a path or a number that JSON hasn't.
+    return json.dumps(_plain(data), indent=indent, ensure_ascii=False, default=str)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -143,6 +143,22 @@ class Scope:
         if not row.cache_hit:
             self.charge(Usage(row.input_tokens, row.output_tokens), row.cost, calls=1)
 
+    def charge_again(self, row: CallRow, *, below: Scope) -> None:
+        """Charge a reply that a resumed run reuses to this scope and those around it, up to ``below``.
+
+        ``below`` itself was charged by :meth:`charge_past`. Without this an item or agent would
+        have its whole limit again each time the run is repeated.
+        """
+        if row.cache_hit:
+            return
+        for scope in self._outwards():
+            if scope is below:
+                return
+            scope.calls += 1
+            scope.tokens += (row.input_tokens or 0) + (row.output_tokens or 0)
+            scope.cost += row.cost or 0.0
+            scope.unknown_calls += row.input_tokens is None or row.output_tokens is None
+
     def require_price(self, model: str, prices: PriceBook | None) -> None:
         """Refuse a model without a known price if this scope or one around it limits cost.
 
