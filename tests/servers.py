@@ -175,12 +175,13 @@ def huge(characters: int = 5_000_000) -> Fault:
     return answer("x" * characters)
 
 
-def answer(text: str | None, *, finish_reason: str = "stop", **message: Any) -> Fault:
+def answer(text: Any, *, finish_reason: str = "stop", **message: Any) -> Fault:
     def change(reply: dict[str, Any]) -> None:
         reply["choices"][0]["message"].update(content=text, **message)
         reply["choices"][0]["finish_reason"] = finish_reason
-        reply["usage"]["completion_tokens"] = count(text or "")
-        reply["usage"]["total_tokens"] = reply["usage"]["prompt_tokens"] + count(text or "")
+        made = count(text) if isinstance(text, str) else 0
+        reply["usage"]["completion_tokens"] = made
+        reply["usage"]["total_tokens"] = reply["usage"]["prompt_tokens"] + made
 
     return _changed(change)
 

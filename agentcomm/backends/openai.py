@@ -41,7 +41,7 @@ import anyio
 import openai
 from anyio.lowlevel import current_token
 
-from agentcomm.backends.base import DEFAULT_CONCURRENCY, ChatRequest
+from agentcomm.backends.base import DEFAULT_CONCURRENCY, ChatRequest, TokenCounter
 from agentcomm.backends.models import BackendOptions
 from agentcomm.errors import BackendError, ConfigError
 from agentcomm.message import Reply, Usage
@@ -114,7 +114,7 @@ class OpenAI:
         self._counts: OrderedDict[str, int] = OrderedDict()
         self._can_count: bool | None = None
         self._count_failures = 0
-        self._tiktoken: Any = None
+        self._tiktoken: TokenCounter | None = None
 
     @classmethod
     def from_options(cls, model: str, options: BackendOptions) -> OpenAI:
@@ -193,7 +193,7 @@ class OpenAI:
         if text in self._counts:
             self._counts.move_to_end(text)
             return self._counts[text]
-        tokens = self._count_locally(text) if self._is_openai else await self._count_remotely(text)
+        tokens = await (self._count_locally(text) if self._is_openai else self._count_remotely(text))
         if tokens is not None:
             self._counts[text] = tokens
             if len(self._counts) > COUNTS_KEPT:
@@ -446,18 +446,13 @@ class OpenAI:
         if self._count_failures >= COUNT_FAILURES:
             self._can_count = False
 
-    def _count_locally(self, text: str) -> int | None:
-        if self._can_count is False:
-            return None
-        if self._tiktoken is None:
-            try:
-                from agentcomm.ledger.tokens import TiktokenCounter
+    async def _count_locally(self, text: str) -> int | None:
+        if self._can_count is None:
+            from agentcomm.ledger.tokens import TiktokenCounter
 
-                self._tiktoken = TiktokenCounter(self.model)
-            except Exception:  # not installed, no such model, its encoding not at hand
-                self._can_count = False
-                return None
-        return cast("int | None", self._tiktoken.count(text))
+            self._tiktoken = TiktokenCounter.for_model(self.model)
+            self._can_count = self._tiktoken is not None
+        return await self._tiktoken.count_tokens(text) if self._tiktoken is not None else None
 
 
 def read_usage(buckets: object) -> Usage:

@@ -107,6 +107,7 @@ class Vllm:
         self._timeout_s = timeout_s
         self._max_concurrency = max_concurrency or DEFAULT_CONCURRENCY
         self._note = note or log.info
+        self._starting = threading.Lock()
         self._server: _Server | None = None
         self._chat: OpenAI | None = self._client(base_url) if base_url is not None else None
         self._named = False
@@ -183,12 +184,17 @@ class Vllm:
                 await self._find_name(self._chat)
                 self._named = True
             return self._chat
-        if self._server is None:
-            self._server = _acquire(self.settings)
-        await self._server.healthy(self._note)
+        server = self._server or await anyio.to_thread.run_sync(self._start, self.settings)
+        await server.healthy(self._note)
         if self._chat is None:
-            self._chat = self._client(f"{self._server.root}/v1")
+            self._chat = self._client(f"{server.root}/v1")
         return self._chat
+
+    def _start(self, settings: Settings) -> _Server:
+        with self._starting:  # several agents ask at once
+            if self._server is None:
+                self._server = _acquire(settings)
+            return self._server
 
     def _client(self, base_url: str) -> OpenAI:
         return OpenAI(
