@@ -109,6 +109,10 @@ class PriceBook:
                 price = genai_prices.calc_price(tokens, name, provider_id="openai")
         except (LookupError, ValueError):  # not in the snapshot, or in units we have no counts for
             return None
+        # Image, audio and embedding models have no price for one of our two buckets: a sum over the
+        # other alone would be too low.
+        if price.model_price.input_mtok is None or price.model_price.output_mtok is None:
+            return None
         return float(price.total_price)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 import threading
 import weakref
@@ -473,26 +474,20 @@ def _open(
 ) -> tuple[sqlite3.Connection, bool]:
     """A connection for reading, the file being up to date, and whether it can only be read."""
     if path is _MEMORY:
-        connection = _connect(path)
-    elif read_only:
-        connection = _connect_to_read(path)
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    elif path.is_dir():
+        raise LedgerError(f"{path} is a folder; name the ledger.sqlite in it")
+    elif read_only or (path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))):
+        connection, read_only = _connect_to_read(path), True
     else:
         _refuse_foreign(path)
-        try:
-            connection = _connect(path)
-        except sqlite3.OperationalError as error:
-            if not path.exists() or error.sqlite_errorcode & 0xFF not in _UNWRITABLE:
-                raise
-            connection, read_only = _connect_to_read(path), True
+        connection = _connect(path)
     try:
         schema.prepare(connection, path, migrations, read_only=read_only)
     except BaseException:
         connection.close()
         raise
     return connection, read_only
-
-
-_UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 
 
 def _refuse_foreign(path: Path) -> None:
