@@ -65,7 +65,7 @@ def to_langgraph(
 
     Notes
     -----
-    ``usage`` counts what this process paid: every attempt, failed ones too. A model server that
+    ``usage`` is :meth:`UsageReport.to_dict` of what this process paid: every attempt, failed ones too. A model server that
     agentcomm starts itself (``vllm/...``) lives for one invocation; give a ``base_url`` instead.
     """
     opts = RunOptions.of(options, **overrides)
@@ -88,7 +88,7 @@ def to_langgraph(
                 )
 
                 def usage(_: Sequence[TurnRecord]) -> dict[str, Any]:
-                    return _plain(UsageReport.of(rows))
+                    return UsageReport.of(rows, turns.deliveries).to_dict()
 
                 yield Team(schedule, turns.act, usage)
         finally:
@@ -96,13 +96,3 @@ def to_langgraph(
                 book.close()
 
     return export(open_team, name=name)
-
-
-def _plain(report: UsageReport) -> dict[str, Any]:
-    return {
-        "calls": report.calls,
-        "input_tokens": report.input_tokens,
-        "output_tokens": report.output_tokens,
-        "cached_tokens": report.cached_tokens,
-        "by_edge": report.by_edge(),
-    }

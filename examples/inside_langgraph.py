@@ -43,7 +43,7 @@ async def main(model: str) -> None:
         if mode == "custom":  # every message, as it comes
             print(f"[{data['agent']}] {data.get('text', data.get('failure'))}")
         elif "reply" in data:
-            print(f"\n{data['reply']}\n\n{data['usage']}")
+            print(f"\n{data['reply']}\n\nTokens read on each edge: {data['usage']['by_edge']}")
 
 
 if __name__ == "__main__":
