@@ -273,7 +273,7 @@ class Calls:
         # What was paid for is recorded even if the run is being cancelled right now.
         with anyio.CancelScope(shield=True):
             called = await self._succeeded(row, backend, prompt, scope, reply, time.perf_counter() - began)
-        return called
+        return called  # noqa: RET504 -- a cancel scope may swallow, says its type
 
     async def _failed(self, row: CallRow, scope: Scope, latency: float, error: BaseException) -> None:
         if isinstance(error, BackendError):
