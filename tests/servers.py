@@ -12,7 +12,7 @@
 Constructor: ``model`` (name it offers under /v1/models), ``reply`` (callable: request dict ->
 text; default: echoes the first words of the last message), ``api_key`` (401 for any other),
 ``latency_s`` (of each chat), ``tokenize`` (``"llama"``, ``"vllm"`` or ``None`` for a 404),
-``models`` (whether /v1/models exists).
+``models`` (whether /v1/models exists), ``root`` (the folder it says the model came from, as vLLM does).
 
 Faults: ``status(code, body=, retry_after=, headers=)``, ``hang(seconds)``, ``cut(after)`` (connection
 closed in mid-reply, ``after`` bytes of it sent; 0: before any), ``body(bytes, content_type=)``
@@ -205,7 +205,9 @@ class CountingServer:
         latency_s: float = 0.0,
         tokenize: str | None = None,
         models: bool = True,
+        root: str | None = None,
     ) -> None:
+        self.model_root = root
         self.model, self.reply, self.api_key = model, reply, api_key
         self.latency_s, self.tokenize, self.models = latency_s, tokenize, models
         self.served: list[Served] = []
@@ -245,6 +247,12 @@ class CountingServer:
                 self._queue.extend(faults)
             else:
                 self._standing += [(when, fault) for fault in faults]
+
+    def forgive(self) -> None:
+        """Misbehave no more."""
+        with self._lock:
+            self._queue.clear()
+            self._standing.clear()
 
     def start(self) -> CountingServer:
         handler = type("Handler", (_Handler,), {"owner": self})
@@ -329,7 +337,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send({"status": "ok"})
         elif self.path == "/v1/models" and self.owner.models:
             if self._authorised():
-                self._send({"object": "list", "data": [{"id": self.owner.model, "object": "model"}]})
+                entry = {"id": self.owner.model, "object": "model", "root": self.owner.model_root}
+                self._send({"object": "list", "data": [entry]})
         else:
             self._send({"error": {"message": "not found"}}, 404)
 

@@ -184,7 +184,9 @@ class Vllm:
                 await self._find_name(self._chat)
                 self._named = True
             return self._chat
-        server = self._server or await anyio.to_thread.run_sync(self._start, self.settings)
+        server = self._server
+        if server is None:
+            server = await anyio.to_thread.run_sync(self._start, self.settings)
         await server.healthy(self._note)
         if self._chat is None:
             self._chat = self._client(f"{server.root}/v1")
