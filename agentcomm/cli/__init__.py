@@ -69,4 +69,5 @@ def main() -> None:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    # One line, whatever a user's own file or a server said.
+    sys.stderr.write(" ".join(text.split()) + "\n")

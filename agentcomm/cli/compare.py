@@ -43,7 +43,7 @@ def compare(
 
 def show(comparison: Comparison, console: Console) -> None:
     """The comparison as a table and one sentence a run."""
-    from agentcomm.cli.tables import number, table
+    from agentcomm.cli.tables import add, number, table
 
     # A column in which every run would show the same says nothing.
     with_net = any(row["tokens"]["net"] != row["tokens"]["gross"] for row in comparison.rows)
@@ -66,15 +66,16 @@ def show(comparison: Comparison, console: Console) -> None:
             "–" if front is None else f"{'yes' if row['on_front'] else 'no'} {front:.0%}",
         ]
         cells += [number(row["tokens"]["net"])] * with_net + [number(row["cost"], 4)] * with_cost
-        made.add_row(*cells)
+        add(made, *cells)
     console.print(made)
     console.print(
         f"{comparison.items} items, paired against {comparison.reference}. saved: share of the reference's input and "
         "output tokens. front: whether no other run scores as high for fewer tokens, and how sure that is."
-        + (" net tokens: all the run paid, channels and learning included." if with_net else "")
+        + (" net tokens: all the run paid, channels and learning included." if with_net else ""),
+        markup=False,
     )
     for against in comparison.against:
-        console.print(sentence(against, comparison.reference))
+        console.print(sentence(against, comparison.reference), markup=False)
 
 
 def sentence(against: Against, reference: str) -> str:
@@ -97,5 +98,5 @@ def sentence(against: Against, reference: str) -> str:
             text += " (no difference found)"
     if against.failures_as_wrong is not None and against.failures_as_wrong.mean is not None:
         f = against.failures_as_wrong
-        text += f"; {against.left_out} pairs with a failure left out (counted as wrong: {100 * f.mean:+.1f} points)"
+        text += f"; {against.left_out} pairs with a failure left out (counted as wrong: {100 * (f.mean or 0.0):+.1f} points)"
     return text

@@ -198,13 +198,14 @@ def _duration(seconds: float) -> str:
 def show(summary: dict[str, Any], console: Console | None = None) -> None:
     """The summary of a run as tables on stdout."""
     from rich.console import Console
+    from rich.markup import escape
 
     from agentcomm.cli.tables import number, score_text, share_table, usage_table
 
     console = console or Console()
     tokens = summary["tokens"]
     console.print(
-        f"[bold]{summary['graph']}[/] on [bold]{summary['task']}[/], {summary['model']}: "
+        f"[bold]{escape(summary['graph'])}[/] on [bold]{escape(summary['task'])}[/], {escape(str(summary['model']))}: "
         f"score {score_text(summary['score'])} on {summary['scored']} items"
         + (f", [red]{summary['failed']} failed[/]" if summary["failed"] else ""),
         highlight=False,

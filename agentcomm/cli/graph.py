@@ -19,8 +19,9 @@ def graph(
 ) -> None:
     """Show GRAPH: who reads whom, in which waves, and the calls and messages of each round."""
     from rich.console import Console
+    from rich.markup import escape
 
-    from agentcomm.cli.tables import table
+    from agentcomm.cli.tables import add, table
     from agentcomm.loading import load_graph
 
     team = load_graph(graph, o.key_values(graph_option, "--graph-option"))
@@ -37,12 +38,13 @@ def graph(
         return
     console = Console(highlight=False)
     console.print(
-        f"{len(team.agents)} agents, {len(team.edges)} edges, {team.rounds} rounds, decided by [bold]{team.decision}[/]"
+        f"{len(team.agents)} agents, {len(team.edges)} edges, {team.rounds} rounds, decided by [bold]{escape(team.decision)}[/]"
     )
     agents = table("agent", "reads (same round)", "reads (round before)", "view", "model", "role")
     for agent in team.agents:
         into = team.incoming[agent.name]
-        agents.add_row(
+        add(
+            agents,
             agent.name,
             ", ".join(e.sender for e in into if e.kind == "spatial"),
             ", ".join(e.sender for e in into if e.kind == "temporal"),
@@ -53,7 +55,8 @@ def graph(
     console.print(agents)
     rounds = table("round", "waves", right=("calls", "messages read", "of them again"))
     for row in round_costs(team, topology):
-        rounds.add_row(
+        add(
+            rounds,
             str(row["round"]),
             " | ".join(", ".join(wave) for wave in row["waves"]),
             str(row["calls"]),

@@ -62,12 +62,13 @@ def grouped(usage: UsageReport, by: By) -> Any:
 
 
 def _call_table(rows: list[dict[str, Any]]) -> Any:
-    from agentcomm.cli.tables import number, table
+    from agentcomm.cli.tables import add, number, table
 
     made = table("item", "agent", "parts or error", right=("round", "attempt", "input", "cached", "output"))
     for row in rows:
         parts = ", ".join(f"{k} {v}" for k, v in (row["parts"] or {}).items())
-        made.add_row(
+        add(
+            made,
             row["item"],
             row["agent"],
             row["error"] or parts or "–",

@@ -21,6 +21,13 @@ def table(*left: str, right: tuple[str, ...] = ()) -> Table:
     return made
 
 
+def add(made: Table, *cells: str) -> None:
+    """Add a row of cells shown as they are: names may hold what rich would take for markup."""
+    from rich.text import Text
+
+    made.add_row(*map(Text, cells))
+
+
 def number(value: float | None, digits: int = 0) -> str:
     """A number for a table; unknown is a dash, never 0."""
     return "–" if value is None else f"{value:,.{digits}f}"
@@ -36,12 +43,12 @@ def score_text(score: dict[str, Any]) -> str:
 def usage_table(name: str, rows: dict[str, dict[str, Any]]) -> Table:
     made = table(name, right=("calls", "input", "cached", "output"))
     for key, row in rows.items():
-        made.add_row(str(key), *(number(row.get(field)) for field in ("calls", "input", "cached", "output")))
+        add(made, str(key), *(number(row.get(field)) for field in ("calls", "input", "cached", "output")))
     return made
 
 
 def share_table(name: str, what: str, rows: dict[str, int], total: int | None) -> Table:
     made = table(name, right=(what, "share of all input"))
     for key, value in rows.items():
-        made.add_row(key, number(value), f"{value / total:.1%}" if total else "–")
+        add(made, key, number(value), f"{value / total:.1%}" if total else "–")
     return made

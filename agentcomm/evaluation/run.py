@@ -23,7 +23,7 @@ from agentcomm.backends.base import Backend
 from agentcomm.calls import Calls
 from agentcomm.episode import Episode, Listener, Turns, run_episode
 from agentcomm.errors import AgentCommError, ConfigError, GraphError, LedgerError, TaskError
-from agentcomm.evaluation.rundir import RunDir, write_json
+from agentcomm.evaluation.rundir import RunDir, plain, write_json
 from agentcomm.evaluation.stats import mean_interval
 from agentcomm.executors.base import Executor
 from agentcomm.graph import AgentGraph, Topology
@@ -278,7 +278,7 @@ def run_config(
         "graph": {"name": name or "graph", **graph.to_dict()},
         "task": {
             "name": task.name,
-            "config": dict(task.config),
+            "config": plain(task.config),
             "items": len(task.items),
             # What is expected counts too: it decides the scores.
             "items_hash": content_id(*((i.id, i.content_hash, _reference(i)) for i in task.items)),

@@ -183,16 +183,18 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def _json(data: Mapping[str, Any], indent: int | None = None) -> str:
-    # What a task says of itself may hold a path or a number that JSON hasn't.
-    return json.dumps(_plain(data), indent=indent, ensure_ascii=False, default=str)
+    return json.dumps(plain(data), indent=indent, ensure_ascii=False)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """``value`` as JSON knows it: what a task says of itself may hold paths, tuples or NaN."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        return [plain(v) for v in value]
+    if value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
