@@ -106,6 +106,13 @@ async def test_local_counts_beyond_the_total_are_scaled_down_and_leave_no_templa
     assert got.parts == {"system": 1, "task": 2, "critic->solver": 2, "memory": 1, "template": 0}
 
 
+@pytest.mark.parametrize(("total", "template"), [(10, 0), (11, 0), (12, 1)])
+async def test_no_token_is_lost_where_local_counts_and_total_nearly_agree(total: int, template: int) -> None:
+    got = await attribute(PROMPT, total, Words())  # 11 words
+    assert got.parts is not None
+    assert (sum(got.parts.values()), got.parts["template"]) == (total, template)
+
+
 @pytest.mark.parametrize("counter", [None, Mute(), Broken()])
 async def test_without_a_tokenizer_shares_are_by_length_and_marked(counter: Mute | Broken | None) -> None:
     # 43 bytes (8 + 12 + 13 + 4 + 6) and 3 messages: 15 tokens for the template, then 2 a byte.

@@ -108,6 +108,21 @@ async def test_starting_a_call_does_not_wait_for_the_disk(
         assert len(ledger.pending()) == 2
 
 
+async def test_a_late_start_does_not_hide_an_end_that_is_queued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+        async with anyio.create_task_group() as group:
+            group.start_soon(ledger.finish_call, answered("c1"))
+            await anyio.to_thread.run_sync(gate.reached.wait, 30)
+            group.start_soon(ledger.finish_call, answered("c2"))
+            await anyio.wait_all_tasks_blocked()
+            ledger.start_call(call("c2"))
+            gate.open.set()
+        assert ledger.calls() == [answered("c1"), answered("c2")]
+
+
 async def test_a_call_whose_start_is_being_written_is_finished_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +179,35 @@ async def test_a_full_disk_is_told_to_every_waiter_and_later_call_and_keeps_what
         assert [r.id for r in ledger.calls()] == sorted(kept)
         assert [d.call_id for d in ledger.deliveries()] == sorted(kept)
         await ledger.finish_call(answered("after"))  # with space again, it goes on
+
+
+async def test_who_queued_behind_a_failing_commit_hears_of_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    held = writer.commit
+
+    def fails(connection: sqlite3.Connection, batch: writer.Batch, known: set[bytes]) -> None:
+        held(connection, batch, known)
+        raise sqlite3.OperationalError("the cable was pulled")
+
+    monkeypatch.setattr(writer, "commit", fails)
+    heard: list[str] = []
+    with Ledger.open(tmp_path / "ledger.sqlite") as ledger:
+
+        async def finish(id: str) -> None:
+            with pytest.raises(LedgerError, match="the cable was pulled"):
+                await ledger.finish_call(answered(id))
+            heard.append(id)
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                group.start_soon(finish, "c1")
+                await anyio.to_thread.run_sync(gate.reached.wait, 30)
+                group.start_soon(finish, "c2")
+                await anyio.wait_all_tasks_blocked()
+                gate.open.set()
+    assert sorted(heard) == ["c1", "c2"]
 
 
 WRITE_UNTIL_IT_FAILS = """
