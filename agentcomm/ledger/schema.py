@@ -69,8 +69,7 @@ MIGRATIONS: tuple[Migration, ...] = (
             channel TEXT NOT NULL,
             note TEXT NOT NULL,
             again INTEGER NOT NULL,
-            PRIMARY KEY (call_id, position)) WITHOUT ROWID""",
-        "CREATE INDEX deliveries_by_item ON deliveries (item, sample)",
+            PRIMARY KEY (item, sample, call_id, position)) WITHOUT ROWID""",
         """CREATE TABLE episodes (
             n INTEGER PRIMARY KEY,
             item TEXT NOT NULL,
