@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from typing import Literal, NamedTuple
@@ -40,8 +40,10 @@ _MARKER = re.compile(
     r"|\bansw(?:er)?\s*:",
     re.IGNORECASE,
 )
-_LINE = re.compile(r"[\s*_:`$]*([^\n]*)")
+_LINE = re.compile(r"[\s*_:`$]*([^\n]{0,1000})")
 _LONGEST_BOX = 1000
+_MARKERS = 20
+"""The last so many markers are looked behind: text that repeats one for ever must not stop a run."""
 
 
 def marked(text: str) -> Iterator[str]:
@@ -50,7 +52,7 @@ def marked(text: str) -> Iterator[str]:
     >>> list(marked("The answer is 5. No: #### 18"))
     ['18', '5. No: #### 18']
     """
-    for match in reversed(list(_MARKER.finditer(text))):
+    for match in reversed(deque(_MARKER.finditer(text), maxlen=_MARKERS)):
         if match["box"]:
             yield _braced(text, match.end())
         elif line := _LINE.match(text, match.end()):
@@ -193,7 +195,7 @@ def numeric(item: Item, answer: str) -> Score:
     """1 if the number in the answer equals ``item.answer`` (a number, or a text with one)."""
     gold = number_in(str(item.answer))
     if gold is None:
-        raise ValueError(f"the reference answer of item {item.id!r} has no number: {item.answer!r}")
+        raise TaskError(f"the reference answer of item {item.id!r} has no number: {item.answer!r}")
     said = number_in(answer)
     if said is None:
         return Score(0.0, None, "no number in the answer")
