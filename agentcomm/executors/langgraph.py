@@ -21,7 +21,6 @@ model call and its endpoint) and its drawing, which would show two nodes.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -375,12 +374,9 @@ def export(open_team: OpenTeam, *, name: str = "team") -> CompiledStateGraph[Any
     async def walk(state: _Exported, clock: _Clock) -> Answer:
         item = _item(state)
         write = get_stream_writer()
-        here = contextvars.copy_context()
 
         def heard(record: TurnRecord) -> None:
-            # The writer reads its namespace from the context: that of this node, not that of the
-            # agent's, so that the stream of this graph shows it.
-            here.copy().run(write, _event(record))
+            write(_event(record))
 
         async with open_team(item) as opened:
             session = Session(opened.schedule, opened.act, heard=heard)

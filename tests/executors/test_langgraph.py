@@ -248,6 +248,8 @@ async def test_an_episode_inside_a_users_node_leaves_their_checkpoints_alone() -
     config: Any = {"configurable": {"thread_id": "1"}, "recursion_limit": 3}
     assert (await app.ainvoke({"topic": "x"}, config))["answer"] == "13"
     assert {c.config["configurable"]["checkpoint_ns"] for c in saver.list(None)} == {""}
+    stream = app.astream({"topic": "x"}, config, stream_mode="updates", subgraphs=True)
+    assert [where async for where, _ in stream] == [()]
 
 
 def exported(recorder: Recorder, opened: list[Item] | None = None, rounds: int = 2) -> Any:
@@ -333,7 +335,7 @@ async def test_a_team_is_a_node_of_a_users_graph() -> None:
     assert opened[0].question == "What about tea?"
     assert end["answer"].startswith("judge@2")
     stream = app.astream({"topic": "tea"}, stream_mode="custom", subgraphs=True)
-    assert [data["agent"] async for _, data in stream] == ["a", "b", "a", "b", "judge"]
+    assert [event["agent"] async for _, event in stream] == ["a", "b", "a", "b", "judge"]
 
 
 async def test_a_users_checkpointer_keeps_the_turns_of_a_team_that_was_cut_off() -> None:
