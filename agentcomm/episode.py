@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentcomm.calls import Called, Calls, Place, derive_seed
-from agentcomm.errors import BackendError, LimitExceeded, RunError, UserError
+from agentcomm.errors import BackendError, LedgerError, LimitExceeded, RunError, UserError
 from agentcomm.executors.base import Executor
 from agentcomm.graph import Agent, Edge
 from agentcomm.ledger.limits import Limits, Scope
@@ -217,6 +217,9 @@ def _failure(agent: str, round: int, error: Exception) -> Failure:
         return Failure(agent, round, "limit", str(error), fatal=whole, scope=error.scope)
     if isinstance(error, BackendError):
         return Failure(agent, round, error.kind, str(error), fatal=error.fatal)
+    if isinstance(error, LedgerError):
+        # What can't be recorded must not be paid for.
+        return Failure(agent, round, "ledger", str(error), fatal=True)
     if isinstance(error, RunError):
         return Failure(agent, round, type(error).__name__, str(error))
     if isinstance(error, UserError):

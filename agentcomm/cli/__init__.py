@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from agentcomm.cli import compare, eval, graph, ledger, run
+from agentcomm.cli import compare, demo, eval, graph, ledger, run
 from agentcomm.errors import AgentCommError, UserError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("run")(run.run)
 app.command("eval")(eval.evaluate)
 app.command("ledger")(ledger.ledger)
 app.command("compare")(compare.compare)
+app.command("demo")(demo.demo)
 app.command("graph")(graph.graph)
 
 

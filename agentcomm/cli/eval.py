@@ -15,7 +15,7 @@ from agentcomm.cli import options as o
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from agentcomm.evaluation.run import Progress, Run
+    from agentcomm.evaluation.run import Run
 
 
 def evaluate(
@@ -60,6 +60,7 @@ def evaluate(
     """
     import anyio
 
+    from agentcomm.cli.live import Live
     from agentcomm.evaluation.run import evaluate as evaluate_graph
     from agentcomm.loading import load_graph, load_task
 
@@ -83,7 +84,7 @@ def evaluate(
     team = load_graph(graph, o.key_values(graph_option, "--graph-option"))
     work = load_task(task, o.task_options(task_option, data=data, limit=limit, split=split, seed=None))
     where = out or _new_directory(task, graph)
-    with live(f"{Path(graph).stem} on {work.name}", show=not json) as progress:
+    with Live(f"{Path(graph).stem} on {work.name}", show=not json) as progress:
 
         async def go() -> Run:
             return await evaluate_graph(
@@ -123,76 +124,6 @@ def _new_directory(task: str, graph: str) -> Path:
         n += 1
         path = base.with_name(f"{base.name}-{n}")
     return path
-
-
-class live:
-    """Live progress on stderr: a bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, title: str, *, show: bool = True, every_s: float = 10.0) -> None:
-        from rich.console import Console
-
-        self.title = title
-        self.every_s = every_s
-        self.shown = 0.0
-        self.last: Progress | None = None
-        self.console = Console(stderr=True)
-        self.bar: Any = None
-        self.tty = show and self.console.is_terminal
-        self.lines = show and not self.tty
-
-    def __enter__(self) -> live:
-        if self.tty:
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-            from rich.progress import Progress as Bar
-
-            self.bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=self.console,
-            )
-            self.bar.start()
-            self.task_id = self.bar.add_task(self.title, total=None, note="")
-        return self
-
-    def __call__(self, progress: Progress) -> None:
-        self.last = progress
-        if self.bar is not None:
-            self.bar.update(
-                self.task_id, total=progress.total, completed=progress.done, note=describe(progress)
-            )
-        elif self.lines and time.monotonic() - self.shown > self.every_s:
-            self.shown = time.monotonic()
-            sys.stderr.write(f"{self.title}: {progress.done}/{progress.total} {describe(progress)}\n")
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-        elif self.lines and self.last is not None:
-            sys.stderr.write(f"{self.title}: {self.last.done}/{self.last.total} {describe(self.last)}\n")
-
-
-def describe(progress: Progress) -> str:
-    """Score so far, tokens, cost and time left, in one line."""
-    parts = []
-    if progress.score is not None:
-        parts.append(f"score {progress.score:.2f}")
-    if progress.failed:
-        parts.append(f"{progress.failed} failed")
-    parts.append(f"{progress.input_tokens + progress.output_tokens:,} tokens in {progress.calls:,} calls")
-    if progress.cost is not None:
-        parts.append(f"${progress.cost:.4f}")
-    left = progress.seconds_left
-    if left is not None and progress.done < progress.total:
-        parts.append(f"{_duration(left)} left")
-    return ", ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def show(summary: dict[str, Any], console: Console | None = None) -> None:

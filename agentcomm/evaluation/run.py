@@ -75,9 +75,9 @@ class Progress:
         return (time.monotonic() - self.began) / fresh * (self.total - self.done)
 
     def add_call(self, row: CallRow) -> None:
-        self.calls += 1
         if row.cache_hit:
             return
+        self.calls += 1
         self.input_tokens += row.input_tokens or 0
         self.output_tokens += row.output_tokens or 0
         if row.cost is not None:
