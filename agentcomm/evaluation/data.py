@@ -674,9 +674,6 @@ def _data_files(folder: Path, *, deep: bool) -> list[Path]:
 
 
 def _part(path: Path) -> str:
-    """The official part a file belongs to by its name, else by its folder's."""
-    for name in (path.name, path.parent.name):
-        for word in re.split(r"[^a-z]+", name.casefold()):
-            if word in PARTS:
-                return PARTS[word]
-    return ""
+    """The official part a file belongs to: a word of its name, else its folder's whole name."""
+    words = re.split(r"[^a-z]+", path.name.casefold())
+    return next((PARTS[word] for word in [*words, path.parent.name.casefold()] if word in PARTS), "")
