@@ -130,6 +130,19 @@ class Called:
     reused: bool = False
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A call to be made: the same for all its attempts."""
+
+    place: Place
+    backend: Backend
+    request: ChatRequest
+    request_id: str
+    prompt: Prompt
+    scope: Scope
+    heard: Callable[[CallRow], None]
+
+
 @dataclass
 class Calls:
     """What all model calls of a run share. An async context manager: it closes the backends.
@@ -184,9 +197,16 @@ class Calls:
         return self._backends[model]
 
     async def call(
-        self, place: Place, agent: Agent, prompt: Prompt, scope: Scope, *, seed: int, model: str | None = None
+        self,
+        place: Place,
+        agent: Agent,
+        prompt: Prompt,
+        scope: Scope,
+        *,
+        seed: int,
+        heard: Callable[[CallRow], None] | None = None,
     ) -> Called:
-        """Make one model call, with its retries, and record it.
+        """Make one model call, with its retries, and record it; ``heard`` gets every attempt's row.
 
         Raises
         ------
@@ -195,7 +215,7 @@ class Calls:
         BackendError
             When the last attempt failed; every attempt is in the ledger.
         """
-        backend = self.backend(model or agent.model)
+        backend = self.backend(agent.model)
         request = self.sampling.request(backend.name, agent, prompt, seed)
         request_id = request.id
         if self.resuming:
@@ -210,6 +230,8 @@ class Calls:
                 )
                 # The run was charged for it when it was resumed; its item and agent start anew.
                 scope.charge_again(known, below=self.scope)
+                if heard is not None:
+                    heard(known)
                 return Called(_reply_of(known), known, rows, reused=True)
         if self.prices is not None:
             scope.require_price(backend.name, self.prices)
@@ -222,12 +244,19 @@ class Calls:
             sleep=anyio.sleep,
             reraise=True,
         )
+
+        def hear(row: CallRow) -> None:
+            for listener in (heard, self.on_row):
+                if listener is not None:
+                    listener(row)
+
+        job = _Job(place, backend, request, request_id, prompt, scope, hear)
         number = 0
 
         async def attempt() -> Called:
             nonlocal number
             number += 1
-            return await self._attempt(place, backend, request, request_id, prompt, scope, number)
+            return await self._attempt(job, number)
 
         try:
             called: Called = await attempts(attempt)
@@ -237,18 +266,10 @@ class Calls:
         self._unreachable.pop(backend.endpoint, None)
         return called
 
-    async def _attempt(
-        self,
-        place: Place,
-        backend: Backend,
-        request: ChatRequest,
-        request_id: str,
-        prompt: Prompt,
-        scope: Scope,
-        number: int,
-    ) -> Called:
+    async def _attempt(self, job: _Job, number: int) -> Called:
+        place, backend = job.place, job.backend
         async with slot(backend):
-            scope.admit()
+            job.scope.admit()
             row = CallRow(
                 id=uuid.uuid4().hex,
                 item=place.item,
@@ -258,24 +279,24 @@ class Calls:
                 attempt=number,
                 phase=place.phase,
                 model=backend.name,
-                request_id=request_id,
+                request_id=job.request_id,
                 started_at=time.time(),
                 edge=place.edge,
             )
             self.ledger.start_call(row)
             began = time.perf_counter()
             try:
-                reply = await backend.chat(request)
+                reply = await backend.chat(job.request)
             except BaseException as error:
                 latency = time.perf_counter() - began
-                await self._failed(row, scope, latency, error)
+                await self._failed(row, job, latency, error)
                 raise
         # What was paid for is recorded even if the run is being cancelled right now.
         with anyio.CancelScope(shield=True):
-            called = await self._succeeded(row, backend, prompt, scope, reply, time.perf_counter() - began)
+            called = await self._succeeded(row, job, reply, time.perf_counter() - began)
         return called  # noqa: RET504 -- a cancel scope may swallow, says its type
 
-    async def _failed(self, row: CallRow, scope: Scope, latency: float, error: BaseException) -> None:
+    async def _failed(self, row: CallRow, job: _Job, latency: float, error: BaseException) -> None:
         if isinstance(error, BackendError):
             kind, text = error.kind, str(error)
         elif isinstance(error, AgentCommError):
@@ -287,14 +308,11 @@ class Calls:
         row = replace(row, latency_s=latency, error_kind=kind, error=self.ledger.redact(text))
         with anyio.CancelScope(shield=True):
             await self.ledger.finish_call(row)
-        scope.charge(None, None)
-        if self.on_row:
-            self.on_row(row)
+        job.scope.charge(None, None)
+        job.heard(row)
 
-    async def _succeeded(
-        self, row: CallRow, backend: Backend, prompt: Prompt, scope: Scope, reply: Reply, latency: float
-    ) -> Called:
-        usage = reply.usage
+    async def _succeeded(self, row: CallRow, job: _Job, reply: Reply, latency: float) -> Called:
+        backend, prompt, usage = job.backend, job.prompt, reply.usage
         counter = backend if isinstance(backend, TokenCounter) else None
         cancelled: BaseException | None = None
         try:
@@ -342,11 +360,10 @@ class Calls:
         )
         await self.ledger.finish_call(row, deliveries)
         if reply.cache_hit:
-            scope.release()
+            job.scope.release()
         else:
-            scope.charge(usage, cost)
-        if self.on_row:
-            self.on_row(row)
+            job.scope.charge(usage, cost)
+        job.heard(row)
         if cancelled is not None:
             raise cancelled
         return Called(reply, row, deliveries)

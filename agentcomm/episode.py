@@ -145,8 +145,8 @@ class Turns:
             phase="compress" if edge is not None and self.phase == "evaluate" else self.phase,
             edge=str(edge.key) if edge is not None else None,
         )
-        called = await self.calls.call(place, agent, prompt, self._agent_scope(agent.name), seed=seed)
-        self.rows.append(called.row)
+        scope = self._agent_scope(agent.name)
+        called = await self.calls.call(place, agent, prompt, scope, seed=seed, heard=self.rows.append)
         self.deliveries.extend(called.deliveries)
         return called
 

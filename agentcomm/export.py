@@ -18,7 +18,6 @@ from agentcomm.episode import Turns
 from agentcomm.executors.langgraph import Team, export
 from agentcomm.graph import AgentGraph, Topology
 from agentcomm.ledger.limits import Scope
-from agentcomm.ledger.rows import CallRow
 from agentcomm.ledger.store import Ledger
 from agentcomm.ledger.usage import UsageReport
 from agentcomm.options import RunOptions
@@ -74,10 +73,9 @@ def to_langgraph(
     @asynccontextmanager
     async def open_team(item: Item) -> AsyncIterator[Team]:
         schedule = fixed or Schedule.of(graph, policy(item) if callable(policy) else policy)
-        rows: list[CallRow] = []
         book = ledger if ledger is not None else Ledger.in_memory()
         try:
-            async with opts.calls(book, model, on_row=rows.append) as calls:
+            async with opts.calls(book, model) as calls:
                 await check_models(calls, graph)
                 turns = Turns(
                     calls,
@@ -88,7 +86,7 @@ def to_langgraph(
                 )
 
                 def usage(_: Sequence[TurnRecord]) -> dict[str, Any]:
-                    return UsageReport.of(rows, turns.deliveries).to_dict()
+                    return UsageReport.of(turns.rows, turns.deliveries).to_dict()
 
                 yield Team(schedule, turns.act, usage)
         finally:
