@@ -12,6 +12,7 @@ import sys
 import typer
 
 from agentcomm.cli import compare, demo, eval, graph, ledger, run
+from agentcomm.cli.options import Interrupted
 from agentcomm.errors import AgentCommError, UserError
 
 app = typer.Typer(
@@ -60,9 +61,13 @@ def main() -> None:
     except AgentCommError as error:
         _say(f"error: {error}")
         sys.exit(1)
-    except KeyboardInterrupt:
-        _say("interrupted")
+    except Interrupted as error:
+        _say(f"interrupted; {error}")
         sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # typer's, for Ctrl-C
+            _say("interrupted")
+        raise
     except BrokenPipeError:
         # The reader of a pipe (head, less) has gone; that is its business.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -102,8 +102,7 @@ def evaluate(
         try:
             run = anyio.run(go)
         except KeyboardInterrupt:
-            sys.stderr.write(f"interrupted; the same command with --out {where} continues\n")
-            raise typer.Exit(130) from None
+            raise o.Interrupted(f"the same command with --out {where} continues") from None
     summary = run.summary()
     if json:
         typer.echo(json_module.dumps(summary, ensure_ascii=False))

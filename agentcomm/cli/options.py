@@ -81,6 +81,10 @@ AgentLimit = Annotated[
 ]
 
 
+class Interrupted(Exception):
+    """Ctrl-C, with what to do next; the command ends with 130."""
+
+
 def key_values(words: list[str] | None, flag: str) -> dict[str, Any]:
     """``["a=1", "b=x"]`` as ``{"a": 1, "b": "x"}``: JSON where it is JSON, else text."""
     values: dict[str, Any] = {}
