@@ -140,7 +140,7 @@ def _kind(value: object) -> str:
     return names.get(type(value), f"{value!r}")
 
 
-def read_rows(path: Path, columns: Sequence[str] = (), known: Iterable[str] = ()) -> Iterator[Row]:
+def read_rows(path: Path, columns: Sequence[str] = (), headers: Iterable[str] = ()) -> Iterator[Row]:
     """The rows of a file in order.
 
     Parameters
@@ -149,8 +149,9 @@ def read_rows(path: Path, columns: Sequence[str] = (), known: Iterable[str] = ()
         A JSON or CSV file, or one compressed with gzip.
     columns:
         Names of a CSV file's columns where it has no header line.
-    known:
-        A CSV file's first line is a header if one of these names is in it, or if ``columns`` is empty.
+    headers:
+        Names separated by spaces. A CSV file's first line is a header if all names of one of these are in
+        it, or if ``columns`` is empty.
 
     Raises
     ------
@@ -161,7 +162,7 @@ def read_rows(path: Path, columns: Sequence[str] = (), known: Iterable[str] = ()
     if not text.strip():
         raise TaskError(f"{path}, line 1: the file is empty")
     if _suffix(path) == ".csv":
-        yield from _csv_rows(path, text, columns, frozenset(known))
+        yield from _csv_rows(path, text, columns, [frozenset(names.split()) for names in headers])
     else:
         yield from _json_rows(path, text)
 
@@ -304,7 +305,9 @@ def _row(path: Path, value: Any, line: int) -> Row:
     return Row(value, str(path), line, path=path)
 
 
-def _csv_rows(path: Path, text: str, columns: Sequence[str], known: frozenset[str]) -> Iterator[Row]:
+def _csv_rows(
+    path: Path, text: str, columns: Sequence[str], headers: Sequence[frozenset[str]]
+) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     names: list[str] = []
     line = 1
@@ -319,7 +322,7 @@ def _csv_rows(path: Path, text: str, columns: Sequence[str], known: frozenset[st
             return
         if cells:
             if not names:
-                header = not columns or bool(known.intersection(cells))
+                header = not columns or any(wanted.issubset(cells) for wanted in headers)
                 names = [cell.strip() for cell in cells] if header else list(columns)
                 if header:
                     line = reader.line_num + 1
@@ -483,7 +486,7 @@ class Benchmark:
         misfits: list[str] = []
         found = False
         for path in files:
-            rows = read_rows(path, self.columns, " ".join(f.keys for f in self.formats).split())
+            rows = read_rows(path, self.columns, [form.keys for form in self.formats])
             head = list(islice(rows, PEEK))
             form = self._format(head)
             if form is None:

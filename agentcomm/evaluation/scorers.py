@@ -40,7 +40,7 @@ _MARKER = re.compile(
     r"|\bansw(?:er)?\s*:",
     re.IGNORECASE,
 )
-_LINE = re.compile(r"[\s*_:`$]*([^\n]{0,1000})")
+_LINE = re.compile(r"[\s*_:`]*([^\n]{0,1000})")
 _LONGEST_BOX = 1000
 _MARKERS = 20
 """The last so many markers are looked behind: text that repeats one for ever must not stop a run."""

@@ -90,7 +90,7 @@ def test_documents_with_a_list_under_data_are_read_row_by_row(tmp_path: Path, te
 def test_csv_is_read_with_and_without_a_header(tmp_path: Path) -> None:
     text = '"What, then?","a ""b""\nc",2\nWhy?,d,1\n'
     rows = rows_of(
-        tmp_path / "x.csv", text, columns=("question", "A", "answer"), known=("question", "answer")
+        tmp_path / "x.csv", text, columns=("question", "A", "answer"), headers=("question answer",)
     )
     assert [row.values for row in rows] == [
         {"question": "What, then?", "A": 'a "b"\nc', "answer": "2"},
@@ -101,7 +101,7 @@ def test_csv_is_read_with_and_without_a_header(tmp_path: Path) -> None:
         tmp_path / "y.csv",
         "\ufeffquestion,A,answer\r\n" + text.replace("\n", "\r\n"),
         columns=("x",),
-        known=("question",),
+        headers=("question",),
     )
     assert with_header[1].values == rows[1].values
     assert [row.line for row in with_header] == [2, 4]
