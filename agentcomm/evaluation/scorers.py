@@ -37,7 +37,7 @@ _MARKER = re.compile(
     r"(?P<hash>\#{4,})"
     r"|(?P<box>\\boxed\s*\{|\\fbox\s*\{)"
     r"|\banswer\b(?:(?!\banswer\b)[^.:=\n]){0,60}?(?:\bis\b|\bwas\b|\bequals\b|=|:)(?!\s+not\s+\w)"
-    r"|\bansw(?:er)?\s*:",
+    r"|\banswer\s+[-–—](?=\s)",
     re.IGNORECASE,
 )
 _LINE = re.compile(r"[\s*_:`]*([^\n]{0,1000})")
@@ -282,7 +282,8 @@ def _leading_letter(segment: str, letters: str, *, alone: bool = False) -> Choic
     ):
         return Choice(None)
     another = re.match(
-        rf"[\s)\]}}*_.\"'”’]*(?:,|/|&|\bor\b|\band\b)\s*(?:option\s+)?{_OPEN}([{letters}])(?![\w'’])", after
+        rf"[\s)\]}}*_.\"'”’]*(?:,|/|&|\bor\b|\band\b)\s*(?:option\s+)?{_OPEN}([{letters}])(?![\w'’]|\s+is\b)",
+        after,
     )
     if another and another[1] != letter:
         return Choice(None, "names several letters")
@@ -297,7 +298,7 @@ def _named(text: str, letters: str) -> set[str]:
         text,
     )
     found += re.findall(
-        rf"\b(?:option|choice|letter|answer|choose|pick|select|chose|say|think|it'?s|is|be)\s+{_OPEN}([{letters}])(?![\w'’])(?!\s+[^\W\d_])",
+        rf"\b(?:option|choice|letter|answer|choose|pick|select|chose|say|think|with|it'?s|is|be)\s+{_OPEN}([{letters}])(?![\w'’])(?!\s+[^\W\d_])",
         text,
     )
     found += re.findall(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from pathlib import Path
@@ -32,6 +33,7 @@ ROWS = {
 SAMPLES = {"svamp": 20, "aqua": 20, "2wikimultihopqa": 8, "musique": 8, "triviaqa": 10}
 
 
+@functools.cache
 def load(name: str, split: str = "all", **options: object) -> Task:
     return load_task(name, {"data": str(DATA), "split": split, **options})
 
