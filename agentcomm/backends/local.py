@@ -8,11 +8,17 @@ chat goes the way of every other server's (:class:`agentcomm.backends.openai.Ope
 server per file and settings, however many backends ask for it: it starts with the first
 request and ends when the last of them is closed.
 
-**Slots.** A slot works on one request and keeps the prefix of its last one. The default is one
-slot: requests are answered one after another, which on few cores is hardly slower (the cores
-are busy either way), keeps one prefix cache that every agent of a team hits, and gives the same
-reply whatever else is in flight. More slots are for machines with many cores; set ``slots`` or
-``AGENTCOMM_LOCAL_SLOTS``.
+**One slot is the default.** A slot works on one request and keeps the prefix of its last one.
+With one slot the agents of a team, asked one after another, find the text they share in its
+cache (64 % of the prompt tokens of a four-agent team, measured); two slots on two cores were not
+faster, and each has to read that text by itself.
+
+**What is reproducible.** Temperature 0 or a seed is not enough: how many tokens came from the
+cache, and what else was in the batch, changes the last digits. On one slot the same *sequence*
+of requests gives the same replies from a fresh server on (0 of 40 differed); another sequence,
+e.g. of a resumed run, may differ in a few (3 of 40). ``AGENTCOMM_LOCAL_CACHE=0`` (or
+``prompt_cache=False``) reads every prompt anew: replies then depend on the request alone, at
+about twice the work and with no cached tokens. Two slots are not reproducible either way.
 
 ``AGENTCOMM_LOCAL_CONTEXT`` sets the tokens of a slot, ``AGENTCOMM_LOCAL_THREADS`` the threads,
 and ``AGENTCOMM_LOCAL_LOG=1`` lets llama.cpp write its log to stderr.
@@ -24,6 +30,7 @@ import atexit
 import os
 import threading
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -53,6 +60,7 @@ class Settings:
     slots: int = 1
     threads: int = 1
     log: bool = False
+    prompt_cache: bool = True
 
 
 class Local:
@@ -97,6 +105,7 @@ class Local:
             slots=options.slots or _number("AGENTCOMM_LOCAL_SLOTS") or 1,
             threads=options.threads or _number("AGENTCOMM_LOCAL_THREADS") or _processors(),
             log=os.environ.get("AGENTCOMM_LOCAL_LOG", "") not in ("", "0"),
+            prompt_cache=options.prompt_cache and os.environ.get("AGENTCOMM_LOCAL_CACHE", "1") != "0",
         )
         return cls(
             settings,
@@ -154,6 +163,7 @@ class Local:
                 timeout_s=self._timeout_s,
                 name=self._name,
                 shown_as=self._name,
+                extra_body=None if self.settings.prompt_cache else {"cache_prompt": False},
             )
 
 
@@ -218,9 +228,26 @@ def _release_all() -> None:
         _servers.clear()
 
 
-def _launch(settings: Settings) -> Any:
-    import xllamacpp  # type: ignore[import-untyped]
+def _import_xllamacpp() -> Any:
+    """Import it with OpenMP told to sleep at barriers, unless the user says otherwise.
 
+    Threads that spin there stand still together when another process takes one of their cores:
+    six requests on two busy cores took 67 s instead of 6 s. OpenMP reads the variable when it is
+    loaded, so it is set for that moment only.
+    """
+    policy = "OMP_WAIT_POLICY"
+    ours = policy not in os.environ and "GOMP_SPINCOUNT" not in os.environ
+    if ours:
+        os.environ[policy] = "passive"
+    try:
+        return import_module("xllamacpp")
+    finally:
+        if ours:
+            del os.environ[policy]
+
+
+def _launch(settings: Settings) -> Any:
+    xllamacpp = _import_xllamacpp()
     params = xllamacpp.CommonParams()
     params.model.path = str(settings.gguf)
     params.model_alias = {settings.alias}

@@ -54,7 +54,9 @@ class BackendOptions:
     context_tokens: int | None = None
     """Longest prompt and reply together, of a model that we serve (``local/``, ``vllm/``)."""
     slots: int | None = None
-    """Requests that an embedded model works on side by side; ``None``: 1, the deterministic choice."""
+    """Requests that an embedded model works on side by side; ``None``: 1, the reproducible choice."""
+    prompt_cache: bool = True
+    """Whether an embedded model keeps the prefix it read last; ``False``: see :mod:`agentcomm.backends.local`."""
     threads: int | None = None
     """Threads of an embedded model; ``None``: the processors at hand."""
     server_args: tuple[str, ...] = ()

@@ -77,6 +77,8 @@ class OpenAI:
         The model string; default ``openai/MODEL``.
     shown_as:
         What messages call the server; default: its URL.
+    extra_body:
+        Fields of the server's own that go with every request.
 
     Raises
     ------
@@ -95,12 +97,14 @@ class OpenAI:
         max_concurrency: int | None = None,
         name: str | None = None,
         shown_as: str | None = None,
+        extra_body: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL).rstrip("/")
         self.api_key_env = api_key_env
         self.timeout_s = timeout_s
         self._name = name or f"openai/{model}"
+        self._extra_body = dict(extra_body or {})
         self._max_concurrency = max_concurrency or DEFAULT_CONCURRENCY
         self._host = _host(self.base_url)
         self._loopback = _is_loopback(self._host)
@@ -258,6 +262,8 @@ class OpenAI:
             body["seed"] = request.seed
         if request.schema is not None:
             body["response_format"] = _response_format(request.schema)
+        if self._extra_body:
+            body["extra_body"] = self._extra_body
         return body
 
     # -- the reply --------------------------------------------------------------------------
