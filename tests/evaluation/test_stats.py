@@ -164,6 +164,15 @@ def test_the_same_generator_gives_the_same_interval() -> None:
     assert paired_bootstrap(a, b, rng=rng(7)) != paired_bootstrap(a, b, rng=rng(8))
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-9])
+def test_the_bootstrap_interval_has_the_place_and_width_theory_gives(noise: float) -> None:
+    a = np.append(np.ones(360), np.zeros(40)) + noise * rng(1).random(400)  # noise: many distinct values
+    d = paired_bootstrap(a, np.zeros(400), rng=rng(2))
+    half = 1.96 * math.sqrt(0.9 * 0.1 / 400)
+    assert d.low == pytest.approx(0.9 - half, abs=0.004)
+    assert d.high == pytest.approx(0.9 + half, abs=0.004)
+
+
 def test_few_and_many_distinct_values_are_resampled_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = rng(1).integers(0, 40, 500) / 40, rng(2).integers(0, 2, 500)
     counted = paired_bootstrap(a, b, rng=rng(0))
