@@ -16,8 +16,9 @@ import json
 from collections.abc import Callable
 
 from agentcomm.evaluation import scorers
-from agentcomm.evaluation.data import Benchmark, Format, Hub, Row
+from agentcomm.evaluation.data import Benchmark, Format, Hub
 from agentcomm.evaluation.multihop import Context, check_context, multihop_item, titled_paragraphs
+from agentcomm.evaluation.rows import Row
 from agentcomm.evaluation.splits import TRAIN
 from agentcomm.task import Item, Task
 

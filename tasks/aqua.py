@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 
 from agentcomm.evaluation import scorers
-from agentcomm.evaluation.data import Benchmark, Format, Hub, Row
+from agentcomm.evaluation.data import Benchmark, Format, Hub
+from agentcomm.evaluation.rows import Row
 from agentcomm.evaluation.splits import LEARN, SCORE, VALIDATE
 from agentcomm.task import Item, Task
 

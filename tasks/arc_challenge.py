@@ -12,7 +12,8 @@ import re
 from collections.abc import Sequence
 
 from agentcomm.evaluation import scorers
-from agentcomm.evaluation.data import Benchmark, Format, Hub, Row
+from agentcomm.evaluation.data import Benchmark, Format, Hub
+from agentcomm.evaluation.rows import Row
 from agentcomm.evaluation.splits import LEARN, SCORE, VALIDATE
 from agentcomm.task import Item, Task
 

@@ -7,7 +7,8 @@ items to learn and validate on (80/20 by hash), all of ``test`` is scored.
 from __future__ import annotations
 
 from agentcomm.evaluation import scorers
-from agentcomm.evaluation.data import Benchmark, Format, Hub, Row
+from agentcomm.evaluation.data import Benchmark, Format, Hub
+from agentcomm.evaluation.rows import Row
 from agentcomm.evaluation.splits import SCORE, TRAIN
 from agentcomm.task import Item, Task
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from agentcomm.evaluation import scorers
-from agentcomm.evaluation.data import Benchmark, Format, Hub, Row
+from agentcomm.evaluation.data import Benchmark, Format, Hub
 from agentcomm.evaluation.multihop import (
     Context,
     Paragraph,
@@ -22,6 +22,7 @@ from agentcomm.evaluation.multihop import (
     multihop_item,
     titled_paragraphs,
 )
+from agentcomm.evaluation.rows import Row
 from agentcomm.evaluation.splits import TRAIN
 from agentcomm.task import Item, Task
 

@@ -14,7 +14,8 @@ import warnings
 from pathlib import Path
 
 from agentcomm.code_blocks import extract_code
-from agentcomm.evaluation.data import Benchmark, Format, Hub, Row
+from agentcomm.evaluation.data import Benchmark, Format, Hub
+from agentcomm.evaluation.rows import Row
 from agentcomm.evaluation.splits import SCORE
 from agentcomm.sandbox import run_tests
 from agentcomm.task import Item, Score, Task

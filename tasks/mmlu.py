@@ -15,7 +15,8 @@ from pathlib import Path
 
 from agentcomm.errors import TaskError
 from agentcomm.evaluation import scorers
-from agentcomm.evaluation.data import Benchmark, Format, Hub, Row
+from agentcomm.evaluation.data import Benchmark, Format, Hub
+from agentcomm.evaluation.rows import Row
 from agentcomm.evaluation.splits import HASHED, LEARN, VALIDATE
 from agentcomm.task import Item, Task
 

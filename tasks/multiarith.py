@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agentcomm.evaluation import scorers
-from agentcomm.evaluation.data import Benchmark, Format, Hub, Row
+from agentcomm.evaluation.data import Benchmark, Format, Hub
+from agentcomm.evaluation.rows import Row
 from agentcomm.evaluation.splits import HASHED
 from agentcomm.task import Item, Task
 

@@ -12,8 +12,9 @@ is split by hash, 70 % to score.
 from __future__ import annotations
 
 from agentcomm.evaluation import scorers
-from agentcomm.evaluation.data import Benchmark, Format, Hub, Row
+from agentcomm.evaluation.data import Benchmark, Format, Hub
 from agentcomm.evaluation.multihop import Context, check_context, marked_paragraphs, multihop_item
+from agentcomm.evaluation.rows import Row
 from agentcomm.evaluation.splits import TRAIN
 from agentcomm.task import Item, Task
 

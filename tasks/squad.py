@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agentcomm.evaluation import scorers
-from agentcomm.evaluation.data import Benchmark, Format, Hub, Row
+from agentcomm.evaluation.data import Benchmark, Format, Hub
+from agentcomm.evaluation.rows import Row
 from agentcomm.evaluation.splits import TRAIN
 from agentcomm.task import Item, Task
 

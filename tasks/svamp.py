@@ -7,7 +7,8 @@ challenge set; the hub's train and test are parts of it, so everything is split 
 from __future__ import annotations
 
 from agentcomm.evaluation import scorers
-from agentcomm.evaluation.data import Benchmark, Format, Hub, Row
+from agentcomm.evaluation.data import Benchmark, Format, Hub
+from agentcomm.evaluation.rows import Row
 from agentcomm.task import Item, Task
 
 ASK = "Think step by step. Then write the final number alone on the last line, after ####."

@@ -8,7 +8,8 @@ gives items to learn and validate on; everything else is split by hash, 70 % to 
 from __future__ import annotations
 
 from agentcomm.evaluation import scorers
-from agentcomm.evaluation.data import Benchmark, Format, Hub, Row
+from agentcomm.evaluation.data import Benchmark, Format, Hub
+from agentcomm.evaluation.rows import Row
 from agentcomm.evaluation.splits import TRAIN
 from agentcomm.task import Item, Task
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from agentcomm.errors import TaskError
-from agentcomm.evaluation.data import Benchmark, Row
+from agentcomm.evaluation.data import Benchmark
+from agentcomm.evaluation.rows import Row
 from agentcomm.task import Item
 
 ASK = "On the last line, write Answer: and then the answer in a few words, without explanation."

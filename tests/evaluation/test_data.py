@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from agentcomm.errors import TaskError
-from agentcomm.evaluation.data import Benchmark, Format, Hub, Row, find_set, read_rows
+from agentcomm.evaluation.data import Benchmark, Format, Hub, find_set
+from agentcomm.evaluation.rows import Row, read_rows
 from agentcomm.evaluation.splits import SCORE, TRAIN, SplitGuard
 from agentcomm.task import Item
 
