@@ -75,6 +75,11 @@ class Task:
 
     A scorer that has to wait (hidden tests in a sandbox) may be async.
 
+    ``extract(item, answer_text) -> str | None`` reads the final answer out of a text, so that answers
+    can be voted on: equal answers give equal strings, and ``None`` means that there is none. It is
+    asked with an item whose ``answer`` is ``None``. Tasks whose answers can't be voted on (code, long
+    texts) leave it out.
+
     Raises
     ------
     TaskError
@@ -86,6 +91,7 @@ class Task:
     score: Callable[[Item, str], Score | Awaitable[Score]]
     description: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
+    extract: Callable[[Item, str], str | None] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "items", tuple(self.items))

@@ -96,7 +96,7 @@ def task(
               "hops": hops, "by": by, "relevant": relevant}  # fmt: skip
     numbers = range(100 if limit is None else limit)
     items = tuple(_item(seed, split, number, people, kinds, hops, by, relevant) for number in numbers)
-    return Task("records", items, score, "Facts about people, split over specialists.", config)
+    return Task("records", items, score, "Facts about people, split over specialists.", config, extract)
 
 
 def _item(
@@ -139,12 +139,23 @@ def score(item: Item, answer: str) -> Score:
     Case, punctuation and the sentence around the value are free. An answer that lists candidates,
     or denies the right one ("not Oslo"), scores 0.
     """
-    said = re.findall(r"\w+", answer.lower())
-    asked = set(re.findall(r"\w+", item.question.lower()))
-    every_value = {value for attribute in ATTRIBUTES for value in attribute.values}
-    named = {v.lower() for v in every_value if {v.lower(), v.lower() + "s"} & set(said)} - asked
+    named = values_in(item, answer)
     extracted = ", ".join(sorted(named)) or None
     if named != {item.answer.lower()}:
         return Score(0.0, extracted, "names several values" if len(named) > 1 else "")
     denied = re.search(rf"(?i)\b(not|never|isn't|doesn't)\s+(\w+\s+){{0,3}}{item.answer}\b", answer)
     return Score(0.0, extracted, "denies the value") if denied else Score(1.0, extracted)
+
+
+def values_in(item: Item, answer: str) -> set[str]:
+    """The values an answer names, but for those that the question itself does."""
+    said = re.findall(r"\w+", answer.lower())
+    asked = set(re.findall(r"\w+", item.question.lower()))
+    every_value = {value for attribute in ATTRIBUTES for value in attribute.values}
+    return {v.lower() for v in every_value if {v.lower(), v.lower() + "s"} & set(said)} - asked
+
+
+def extract(item: Item, answer: str) -> str | None:
+    """The one value an answer names, for votes."""
+    named = values_in(item, answer)
+    return named.pop() if len(named) == 1 else None

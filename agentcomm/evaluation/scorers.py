@@ -202,6 +202,16 @@ def numeric(item: Item, answer: str) -> Score:
     return Score(float(same_number(said, gold)), said.text)
 
 
+def read_number(item: Item, answer: str) -> str | None:
+    """The number as votes count it: its value, so that "$18.00" and "18" are one answer.
+
+    >>> read_number(Item("q", "?"), "That makes $18.00."), read_number(Item("q", "?"), "No idea.")
+    ('18', None)
+    """
+    said = number_in(answer)
+    return None if said is None else f"{said.value}{'%' if said.percent else ''}"
+
+
 # ---------------------------------------------------------------------------------- letters
 
 
@@ -253,6 +263,11 @@ def choice(item: Item, answer: str) -> Score:
     options = item.metadata.get("options", 26)
     found = choice_in(answer, options)
     return Score(float(found.letter == str(item.answer).strip().upper()), found.letter, found.note)
+
+
+def read_choice(item: Item, answer: str) -> str | None:
+    """The letter as votes count it."""
+    return choice_in(answer, item.metadata.get("options", 26)).letter
 
 
 _OPEN = r"[\s*_(\[{\"'“‘`$<]*(?:\\(?:text|mathrm|textbf|mathbf)\{)?"
@@ -395,6 +410,20 @@ def text_in(text: str) -> str | None:
     return None
 
 
+def read_text(item: Item, answer: str) -> str | None:
+    """The short answer as votes count it: normalised, "Yes, both are." counting as yes."""
+    said = text_in(answer)
+    if said is None:
+        return None
+    return normalise_answer(_closed(said)) or said.strip().casefold()
+
+
+def _closed(said: str) -> str:
+    """The bare yes or no if the answer is one, whatever it adds; else the answer as it is."""
+    closed = re.match(r"\W*(yes|no)\b(?=\W*$|\s*[,.;:!–—-])", said, re.IGNORECASE)
+    return closed[1] if closed else said
+
+
 def golds_of(item: Item) -> list[str]:
     """The gold answers of an item: one text, or several that all count."""
     return [item.answer] if isinstance(item.answer, str) else [str(gold) for gold in item.answer]
@@ -414,8 +443,7 @@ def short_text(metric: Metric = "f1", punctuation: Punctuation = "drop") -> Scor
         if said is None:
             return Score(0.0, None, "empty answer")
         if any(normalise_answer(gold) in _CLOSED[:2] for gold in golds):
-            closed = re.match(r"\W*(yes|no)\b(?=\W*$|\s*[,.;:!–—-])", said, re.IGNORECASE)
-            said = closed[1] if closed else said
+            said = _closed(said)
         em, f1 = exact_match(said, golds, punctuation), token_f1(said, golds, punctuation)
         return Score(f1, said, f"em {em:.0f}") if metric == "f1" else Score(em, said, f"f1 {f1:.2f}")
 
