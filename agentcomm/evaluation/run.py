@@ -247,6 +247,7 @@ async def evaluate(
             return await go(ledger)
     with directory.locked():
         directory.settle(config, {i.id: i.content_hash for i in task.items})
+        directory.keep_questions(task.items, Redactor([opts.secret]).exact)
         try:
             opened = directory.ledger()
         except LedgerError as error:  # nothing runs yet: the user can mend it

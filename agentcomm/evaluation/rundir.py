@@ -2,6 +2,7 @@
 
     config.json      the resolved configuration: what the results depend on
     items.json       the content hash of every item, by id
+    questions.jsonl  what every item asks and shows, one a line: for whoever reads the run later
     ledger.sqlite    every call, delivery and episode
     results.json     the summary and one row an episode, written at the end and on interruption
     lock             held while a process runs in it
@@ -16,15 +17,17 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from agentcomm.errors import ConfigError, LedgerError
 from agentcomm.ledger.store import Ledger
+from agentcomm.task import Item
 
 CONFIG, ITEMS, LEDGER, RESULTS, LOCK = "config.json", "items.json", "ledger.sqlite", "results.json", "lock"
+QUESTIONS = "questions.jsonl"
 SHOWN_DIFFERENCES = 8
 
 
@@ -87,6 +90,54 @@ class RunDir:
             write_json(self.config_path, config)
         except LedgerError as error:  # nothing runs yet
             raise ConfigError(str(error)) from error
+
+    def keep_questions(self, items: Iterable[Item], hide: Callable[[str], str] = str) -> None:
+        """Write down what the items ask; ``hide`` takes secrets out of a text.
+
+        The ledger holds what was said, not what was asked: without this, a run could only be read
+        by whoever still has the task and its data.
+
+        Raises
+        ------
+        ConfigError
+            If it can't be written.
+        """
+        path = self.path / QUESTIONS
+        partial = path.with_name(path.name + ".partial")
+        try:
+            with partial.open("w", encoding="utf-8") as file:
+                for item in items:
+                    row = {
+                        "id": item.id,
+                        "question": hide(item.question),
+                        "context": hide(item.context),
+                        "views": {name: hide(text) for name, text in item.views.items()},
+                        "answer": plain(item.answer),
+                    }
+                    # ASCII: a text may hold halves of surrogate pairs, which UTF-8 has no bytes for.
+                    file.write(json.dumps(row, ensure_ascii=True) + "\n")
+            partial.replace(path)
+        except OSError as error:  # nothing runs yet
+            raise ConfigError(
+                f"can't write {path}: {error.strerror}; free space or choose another --out"
+            ) from error
+
+    def questions(self) -> Iterator[dict[str, Any]]:
+        """What :meth:`keep_questions` wrote, item by item; none for a run of an older agentcomm.
+
+        A line that was cut off or damaged is left out.
+        """
+        path = self.path / QUESTIONS
+        if not path.exists():
+            return
+        with path.open("r", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(row, dict) and isinstance(row.get("id"), str):
+                    yield row
 
     def _has_records(self) -> bool:
         if not self.ledger_path.exists():
