@@ -75,4 +75,5 @@ def task(
         scorer,
         "Multi-hop questions.",
         {**config, "context": context, "metric": metric},
+        scorers.read_text,
     )

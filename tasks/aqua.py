@@ -41,4 +41,6 @@ BENCHMARK = Benchmark(
 def task(data: str | None = None, split: str = "score", limit: int | None = None, seed: int = 0) -> Task:
     """AQuA from ``data`` (its folder, or a folder of sets) or the hub."""
     items, config = BENCHMARK.load(data, split, limit, seed)
-    return Task("aqua", items, scorers.choice, "Algebraic word problems with options.", config)
+    return Task(
+        "aqua", items, scorers.choice, "Algebraic word problems with options.", config, scorers.read_choice
+    )

@@ -70,4 +70,6 @@ BENCHMARK = Benchmark(
 def task(data: str | None = None, split: str = "score", limit: int | None = None, seed: int = 0) -> Task:
     """ARC-Challenge from ``data`` (its folder, or a folder of sets) or the hub."""
     items, config = BENCHMARK.load(data, split, limit, seed)
-    return Task("arc_challenge", items, scorers.choice, "School science with options.", config)
+    return Task(
+        "arc_challenge", items, scorers.choice, "School science with options.", config, scorers.read_choice
+    )

@@ -33,4 +33,4 @@ BENCHMARK = Benchmark(
 def task(data: str | None = None, split: str = "score", limit: int | None = None, seed: int = 0) -> Task:
     """GSM8K from ``data`` (its folder, or a folder of sets) or the hub."""
     items, config = BENCHMARK.load(data, split, limit, seed)
-    return Task("gsm8k", items, scorers.numeric, "Grade-school maths in words.", config)
+    return Task("gsm8k", items, scorers.numeric, "Grade-school maths in words.", config, scorers.read_number)

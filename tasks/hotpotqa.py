@@ -78,5 +78,10 @@ def task(
     scorer = scorers.short_text(metric)
     items, config = benchmark(context).load(data, split, limit, seed)
     return Task(
-        "hotpotqa", items, scorer, "Two-hop questions.", {**config, "context": context, "metric": metric}
+        "hotpotqa",
+        items,
+        scorer,
+        "Two-hop questions.",
+        {**config, "context": context, "metric": metric},
+        scorers.read_text,
     )

@@ -97,4 +97,11 @@ def task(
         raise TaskError(
             f"mmlu has no subject {', '.join(sorted(strange))} here; it has {', '.join(sorted(seen))}"
         )
-    return Task("mmlu", items, scorers.choice, "Questions of 57 subjects.", {**config, "subject": subject})
+    return Task(
+        "mmlu",
+        items,
+        scorers.choice,
+        "Questions of 57 subjects.",
+        {**config, "subject": subject},
+        scorers.read_choice,
+    )

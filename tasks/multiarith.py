@@ -46,4 +46,11 @@ BENCHMARK = Benchmark(
 def task(data: str | None = None, split: str = "score", limit: int | None = None, seed: int = 0) -> Task:
     """MultiArith from ``data`` (its folder, or a folder of sets) or the hub."""
     items, config = BENCHMARK.load(data, split, limit, seed)
-    return Task("multiarith", items, scorers.numeric, "Arithmetic word problems of several steps.", config)
+    return Task(
+        "multiarith",
+        items,
+        scorers.numeric,
+        "Arithmetic word problems of several steps.",
+        config,
+        scorers.read_number,
+    )

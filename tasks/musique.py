@@ -58,4 +58,5 @@ def task(
         scorer,
         "Questions of two to four hops.",
         {**config, "context": context, "metric": metric},
+        scorers.read_text,
     )

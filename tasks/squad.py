@@ -57,4 +57,11 @@ def task(
     """SQuAD, scored by token F1 (``metric="em"``: exact match) with the official normalisation."""
     scorer = scorers.short_text(metric)
     items, config = BENCHMARK.load(data, split, limit, seed)
-    return Task("squad", items, scorer, "Questions about a paragraph.", {**config, "metric": metric})
+    return Task(
+        "squad",
+        items,
+        scorer,
+        "Questions about a paragraph.",
+        {**config, "metric": metric},
+        scorers.read_text,
+    )

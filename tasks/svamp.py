@@ -32,4 +32,4 @@ BENCHMARK = Benchmark(
 def task(data: str | None = None, split: str = "score", limit: int | None = None, seed: int = 0) -> Task:
     """SVAMP from ``data`` (its folder, or a folder of sets) or the hub."""
     items, config = BENCHMARK.load(data, split, limit, seed)
-    return Task("svamp", items, scorers.numeric, "Varied elementary arithmetic.", config)
+    return Task("svamp", items, scorers.numeric, "Varied elementary arithmetic.", config, scorers.read_number)

@@ -61,4 +61,6 @@ def task(
     """TriviaQA, scored by exact match (``metric="f1"``: token F1) against all aliases."""
     scorer = scorers.short_text(metric, punctuation="space")
     items, config = BENCHMARK.load(data, split, limit, seed)
-    return Task("triviaqa", items, scorer, "Trivia from memory.", {**config, "metric": metric})
+    return Task(
+        "triviaqa", items, scorer, "Trivia from memory.", {**config, "metric": metric}, scorers.read_text
+    )
