@@ -270,15 +270,12 @@ print(peak)
 
 async def fly(items: int, folder: Path) -> int:
     """Peak resident kilobytes of a run of ``items`` with 200 episodes in flight."""
-    import agentcomm.evaluation.run as evaluation
-
-    evaluation.IN_FLIGHT = 200
     task = Task(
         "noop", [Item(f"q{i}", f"Question {i}?") for i in range(items)], lambda item, answer: Score(1.0)
     )
     graph = team(4, 2, 1)
     result = await evaluate(
-        graph, task, Echo(max_concurrency=1000), out=folder / f"run{items}", executor="plain"
+        graph, task, Echo(max_concurrency=200), out=folder / f"run{items}", executor="plain"
     )
     assert result.failed == 0
     # Not ru_maxrss: a child inherits that from the process that started it.

@@ -37,8 +37,8 @@ from agentcomm.options import RunOptions
 from agentcomm.schedule import Schedule
 from agentcomm.task import Item, Score, Task
 
-IN_FLIGHT = 32
-"""Episodes in flight at most, unless the endpoint's own limit is smaller."""
+IN_FLIGHT = 512
+"""Episodes in flight at most; fewer where the endpoint takes fewer requests at a time."""
 
 TopologyOf = Topology | Callable[[Item], Topology] | None
 
