@@ -58,7 +58,8 @@ class BackendError(RunError):
     ----------
     kind:
         One word for grouping: ``"unreachable"``, ``"timeout"``, ``"rate_limit"``, ``"server"``,
-        ``"refused"`` (4xx), ``"broken_reply"``.
+        ``"refused"`` (4xx), ``"too_long"`` (the prompt exceeds the model's context), ``"broken_reply"``,
+        ``"not_recorded"`` (a replay lacks the request), ``"script"`` (a scripted model has run out of lines).
     retryable:
         Whether the same request may succeed later.
     retry_after:

@@ -8,6 +8,7 @@ directory refuses to continue under others) from those that only change how it i
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,8 +20,6 @@ from agentcomm.ledger.limits import Limits, Scope
 from agentcomm.ledger.prices import PriceBook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from agentcomm.executors.base import Executor
     from agentcomm.ledger.rows import CallRow
     from agentcomm.ledger.store import Ledger
@@ -52,6 +51,8 @@ class RunOptions:
         A SQLite file for LangGraph's checkpoints, or ``None``.
     cache:
         A file that keeps replies by request; equal requests are answered from it and cost nothing.
+    note:
+        Hears what a slow start is waiting for (a vLLM server that is being started).
     """
 
     seed: int = 0
@@ -70,6 +71,7 @@ class RunOptions:
     executor: ExecutorName = "langgraph"
     checkpoint: Path | None = None
     cache: Path | None = None
+    note: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
         if self.executor not in ("langgraph", "plain"):
@@ -118,6 +120,7 @@ class RunOptions:
             api_key_env=self.api_key_env,
             timeout_s=self.timeout_s,
             max_concurrency=self.max_concurrency,
+            note=self.note,
         )
 
         def open_backend(model: str) -> Backend:

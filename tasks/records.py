@@ -126,7 +126,7 @@ def _item(
             question=asked.question.format(who=subject),
             answer=values[asked.name][who],
             views={f"s{i + 1}": "\n".join(share) for i, share in enumerate(shares)},
-            metadata={"needed": tuple(f"s{i + 1}" for i in needed_shares)},
+            metadata={"needed": tuple(f"s{i + 1}" for i in needed_shares), "split": split},
         )
         if SPLITS[int(item.content_hash, 16) % len(SPLITS)] == split:
             return dataclasses.replace(item, id=f"records-{item.content_hash[:12]}")

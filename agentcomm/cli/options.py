@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -149,4 +150,8 @@ def run_options(**values: Any) -> RunOptions:
         words = values.pop(kind)
         name = "limits" if kind == "run_limit" else f"{kind}s"
         values[name] = limits(words, f"--{kind.replace('_', '-')}")
-    return RunOptions(retry=Retry(attempts=retries), **values)
+    return RunOptions(retry=Retry(attempts=retries), note=_note, **values)
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(text + "\n")
