@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -38,6 +39,10 @@ from agentcomm.prompting import Prompt
 
 UNREACHABLE_IN_A_ROW = 3
 """So many calls in a row that found nobody listening, after all their retries, end the run."""
+
+
+_users: Counter[int] = Counter()
+"""How many runs use a backend, by its id: a backend that two runs were given is closed by the last."""
 
 
 @dataclass(frozen=True)
@@ -170,9 +175,12 @@ class Calls:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with anyio.CancelScope(shield=True):
-            for backend in self._backends.values():
-                await backend.aclose()
-        self._backends.clear()
+            while self._backends:
+                _, backend = self._backends.popitem()
+                _users[id(backend)] -= 1
+                if not _users[id(backend)]:
+                    del _users[id(backend)]
+                    await backend.aclose()
 
     def backend(self, model: str | None) -> Backend:
         """The backend of a model string, or the run's default.
@@ -182,6 +190,8 @@ class Calls:
         ConfigError
             If there is neither, or the string is unknown.
         """
+        if isinstance(self.default, str) and self.default.startswith("replay/"):
+            model = None  # a replay answers for every agent; nothing is paid beside it
         if model is None:
             if self.default is None:
                 raise ConfigError(
@@ -189,12 +199,15 @@ class Calls:
                     "or give every agent a model of its own"
                 )
             if not isinstance(self.default, str):
-                self._backends.setdefault(self.default.name, self.default)
-                return self.default
+                return self._use(self.default.name, self.default)
             model = self.default
-        if model not in self._backends:
-            self._backends[model] = self.resolve(model)
-        return self._backends[model]
+        return self._backends.get(model) or self._use(model, self.resolve(model))
+
+    def _use(self, name: str, backend: Backend) -> Backend:
+        if name not in self._backends:
+            self._backends[name] = backend
+            _users[id(backend)] += 1
+        return backend
 
     async def call(
         self,
