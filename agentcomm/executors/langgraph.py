@@ -21,6 +21,7 @@ model call and its endpoint) and its drawing, which would show two nodes.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command, Durability, Send
 
-from agentcomm.errors import ConfigError, TaskError
+from agentcomm.errors import ConfigError, LedgerError, TaskError
 from agentcomm.executors.base import Act, is_fatal
 from agentcomm.executors.records import decode, encode
 from agentcomm.message import Failure, Message, content_id
@@ -233,7 +234,13 @@ class LangGraphExecutor:
                     await _cancelled_once(_clock(False).ainvoke(start, _config(schedule), context=session))
                 else:
                     async with self._connection as clock:
-                        await self._resume(clock, session, thread)
+                        try:
+                            await self._resume(clock, session, thread)
+                        except sqlite3.Error as error:  # a full disk
+                            raise LedgerError(
+                                f"the checkpoint file {self.checkpoint} failed ({error}); free space and repeat "
+                                "the command, what was recorded stays"
+                            ) from error
         finally:
             var_child_runnable_config.reset(token)
         return session.in_wave_order()
@@ -297,13 +304,26 @@ class _Connection:
     async def acquire(self) -> _Clock:
         async with self.lock:
             if self._clock is None:
-                await anyio.Path(self.path.parent).mkdir(parents=True, exist_ok=True)
                 opened = AsyncSqliteSaver.from_conn_string(str(self.path))
-                saver = await opened.__aenter__()
+                try:
+                    await anyio.Path(self.path.parent).mkdir(parents=True, exist_ok=True)
+                    saver = await opened.__aenter__()
+                except (OSError, sqlite3.Error) as error:
+                    raise self._unusable(error) from error
+                try:
+                    await saver.setup()
+                except sqlite3.Error as error:
+                    await opened.__aexit__(None, None, None)
+                    raise self._unusable(error) from error
                 self._open = opened
                 self._clock = _builder().compile(checkpointer=saver, name="agentcomm")
             self.users += 1
             return self._clock
+
+    def _unusable(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"{self.path} can't be used for checkpoints ({error}); name a new file in a folder that can be written"
+        )
 
     async def release(self) -> None:
         with anyio.CancelScope(shield=True):
