@@ -20,6 +20,12 @@ def compare(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN RUN...", help="Run directories; the first is the reference.")
     ],
+    controls: Annotated[
+        bool,
+        typer.Option(
+            "--controls", help="Add the controls run beside the first RUN, and say which are missing."
+        ),
+    ] = False,
     common: Annotated[
         bool, typer.Option("--common", help="Compare only the items that all runs have.")
     ] = False,
@@ -32,13 +38,27 @@ def compare(
     """Compare RUNs on the same items: score, tokens, calls, cost, and the paired difference."""
     from rich.console import Console
 
+    from agentcomm.errors import ConfigError
     from agentcomm.evaluation.compare import compare as compare_runs
+    from agentcomm.evaluation.control_runs import check_controls, control_paths
 
+    if controls:
+        named = {p.resolve() for p in runs}
+        runs = [*runs, *(p for p in control_paths(runs[0]) if p.resolve() not in named)]
+        report = check_controls(runs)
+        if len(runs) == 1:
+            raise ConfigError(
+                f"{runs[0]} has no control beside it; run agentcomm eval ... --out {runs[0]} --controls all"
+            )
     comparison = compare_runs(runs, common=common, margin=margin, level=level)
     if json:
-        typer.echo(json_module.dumps(comparison.to_dict(), ensure_ascii=False))
+        more = {"controls": report.to_dict()} if controls else {}
+        typer.echo(json_module.dumps({**comparison.to_dict(), **more}, ensure_ascii=False))
         return
-    show(comparison, Console(highlight=False))
+    console = Console(highlight=False)
+    show(comparison, console)
+    if controls:
+        console.print(str(report), markup=False)
 
 
 def show(comparison: Comparison, console: Console) -> None:

@@ -15,6 +15,7 @@ from agentcomm.cli import options as o
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from agentcomm.evaluation.control_runs import Controlled
     from agentcomm.evaluation.run import Run
 
 
@@ -36,6 +37,14 @@ def evaluate(
     ] = None,
     samples: Annotated[int, typer.Option("--samples", help="How often each item is run.")] = 1,
     cut: o.Cut = None,
+    controls: Annotated[
+        str | None,
+        typer.Option(
+            "--controls",
+            metavar="all|single,vote,...",
+            help="Also run these controls, beside --out: single, self_consistency, vote, edgeless, random, complete.",
+        ),
+    ] = None,
     graph_option: o.GraphOption = None,
     task_option: o.TaskOption = None,
     seed: o.Seed = 0,
@@ -57,10 +66,16 @@ def evaluate(
 
     The run's directory holds config.json, ledger.sqlite and results.json. After Ctrl-C, a crash
     or kill -9 the same command with the same --out continues: finished items are not paid again.
+
+    --controls all then runs what the team has to beat (one agent alone, votes, no edges, random
+    edges, all edges) in directories beside it, and ends with the comparison.
     """
     import anyio
 
     from agentcomm.cli.live import Live
+    from agentcomm.evaluation.control_runs import run_controls
+    from agentcomm.evaluation.controls import words as control_words
+    from agentcomm.evaluation.held import held
     from agentcomm.evaluation.run import evaluate as evaluate_graph
     from agentcomm.loading import load_graph, load_task
 
@@ -82,37 +97,109 @@ def evaluate(
         agent_limit=agent_limit,
     )
     team = load_graph(graph, o.key_values(graph_option, "--graph-option"))
-    work = load_task(task, o.task_options(task_option, data=data, limit=limit, split=split, seed=None))
+    loading = o.task_options(task_option, data=data, limit=limit, split=split, seed=None)
+    work = load_task(task, loading)
+    wanted = control_words(controls) if controls is not None else ()
+    validate = o.validate_task(task, loading) if wanted else None
     where = out or _new_directory(task, graph)
+    topology = o.topology(team, cut)
     with Live(f"{Path(graph).stem} on {work.name}", show=not json) as progress:
 
-        async def go() -> Run:
-            return await evaluate_graph(
-                team,
-                work,
-                model,
-                out=where,
-                topology=o.topology(team, cut),
-                samples=samples,
-                name=Path(graph).stem,
-                on_progress=progress,
-                options=options,
-            )
+        def next_run(title: str) -> Live:
+            progress.begin(title)
+            return progress
+
+        async def go() -> tuple[Run, Controlled | None]:
+            async with held(model if wanted else None, options):
+                run = await evaluate_graph(
+                    team,
+                    work,
+                    model,
+                    out=where,
+                    topology=topology,
+                    samples=samples,
+                    name=Path(graph).stem,
+                    on_progress=progress,
+                    options=options,
+                )
+                if not wanted or run.stopped:
+                    return run, None
+                return run, await run_controls(
+                    run,
+                    team,
+                    work,
+                    model,
+                    wanted,
+                    topology=topology,
+                    validate=validate,
+                    samples=samples,
+                    options=options,
+                    on_run=next_run,
+                )
 
         try:
-            run = anyio.run(go)
+            run, controlled = anyio.run(go)
         except KeyboardInterrupt:
             raise o.Interrupted(f"the same command with --out {where} continues") from None
     summary = run.summary()
     if json:
+        if controlled is not None:
+            summary["controls"] = _controls_json(where, controlled)
         typer.echo(json_module.dumps(summary, ensure_ascii=False))
     else:
         show(summary)
-    if run.stopped:
-        sys.stderr.write(f"stopped early: {run.stopped}; the same command with --out {where} continues\n")
-    for episode in [e for e in run.episodes if e.status == "failed"][:3]:
-        sys.stderr.write(f"failed: item {episode.item}: {episode.failure}\n")
-    raise typer.Exit(1 if run.failed or run.stopped else 0)
+        if controlled is not None:
+            _show_controls(where, controlled)
+    runs = [run, *(r for _, r in controlled.runs)] if controlled is not None else [run]
+    for one in runs:
+        if one.stopped:
+            sys.stderr.write(f"stopped early: {one.stopped}; the same command with --out {where} continues\n")
+        for episode in [e for e in one.episodes if e.status == "failed"][:3]:
+            at = "" if one is run or one.path is None else f"{one.path.name}: "
+            sys.stderr.write(f"failed: {at}item {episode.item}: {episode.failure}\n")
+    raise typer.Exit(1 if any(one.failed or one.stopped for one in runs) else 0)
+
+
+def _controls_json(where: Path, controlled: Controlled) -> dict[str, Any]:
+    from agentcomm.evaluation.control_runs import check_controls
+
+    paths = _paths(where, controlled)
+    return {
+        "runs": [{**run.summary(), "control": one.name, "note": one.note} for one, run in controlled.runs],
+        "single_chosen": controlled.chosen,
+        **check_controls(paths).to_dict(),
+        "comparison": _compared(paths),
+    }
+
+
+def _compared(paths: list[Path]) -> dict[str, Any] | None:
+    from agentcomm.errors import ConfigError
+    from agentcomm.evaluation.compare import compare
+
+    try:
+        return compare(paths).to_dict()
+    except ConfigError:  # one run, or none with a finished item
+        return None
+
+
+def _show_controls(where: Path, controlled: Controlled) -> None:
+    from rich.console import Console
+
+    from agentcomm.cli.compare import show as show_comparison
+    from agentcomm.evaluation.compare import compare
+    from agentcomm.evaluation.control_runs import check_controls
+
+    console = Console(highlight=False)
+    paths = _paths(where, controlled)
+    if len(paths) > 1:
+        show_comparison(compare(paths), console)
+    if controlled.chosen:
+        console.print(f"single agent: {controlled.chosen}", markup=False)
+    console.print(str(check_controls(paths)), markup=False)
+
+
+def _paths(where: Path, controlled: Controlled) -> list[Path]:
+    return [where, *(run.path for _, run in controlled.runs if run.path is not None)]
 
 
 def _new_directory(task: str, graph: str) -> Path:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agentcomm.graph import AgentGraph, Topology
     from agentcomm.ledger.limits import Limits
     from agentcomm.options import RunOptions
+    from agentcomm.task import Task
 
 GraphName = Annotated[
     str, typer.Argument(metavar="GRAPH", help="A graph file (.py, .json) or a shipped graph's name.")
@@ -138,6 +139,21 @@ def task_options(
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit {limit}: it must be at least 1")
     return options
+
+
+def validate_task(task: str, loaded_with: dict[str, Any]) -> Task | None:
+    """The ``validate`` items of a task whose ``score`` items are run; ``None`` if it has none."""
+    from agentcomm.errors import TaskError
+    from agentcomm.evaluation.control_runs import VALIDATE_ITEMS
+    from agentcomm.loading import load_task
+
+    if loaded_with.get("split", "score") != "score":
+        return None
+    limit = min(VALIDATE_ITEMS, loaded_with.get("limit") or VALIDATE_ITEMS)
+    try:
+        return load_task(task, {**loaded_with, "split": "validate", "limit": limit})
+    except TaskError:
+        return None
 
 
 def run_options(**values: Any) -> RunOptions:

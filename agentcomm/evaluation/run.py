@@ -182,6 +182,7 @@ async def evaluate(
     topology: TopologyOf = None,
     samples: int = 1,
     name: str | None = None,
+    control: Mapping[str, Any] | None = None,
     phase: Phase = "evaluate",
     on_progress: Callable[[Progress], None] | None = None,
     listen: Listener | None = None,
@@ -202,6 +203,8 @@ async def evaluate(
         How often each item is run, each time with seeds of its own.
     name:
         The graph's name in results.
+    control:
+        Marks the run as a control of another one (:mod:`agentcomm.evaluation.control_runs`).
 
     Raises
     ------
@@ -216,6 +219,8 @@ async def evaluate(
     shared = topology if isinstance(topology, Topology) else None
     fixed = Schedule.of(graph, shared) if topology is None or shared is not None else None
     config = run_config(graph, task, model, opts, samples=samples, topology=topology, name=name)
+    if control is not None:
+        config["control"] = plain(control)
     directory = RunDir.create(Path(out)) if out is not None else None
     began = time.monotonic()
 
@@ -267,14 +272,6 @@ def run_config(
     name: str | None = None,
 ) -> dict[str, Any]:
     """What a run's results depend on, as JSON: a run directory continues only under the same."""
-    if isinstance(topology, Topology):
-        cut: Any = topology.to_dict()
-    elif topology is None:
-        cut = None
-    else:
-        spec = getattr(topology, "spec", None)
-        named = topology if hasattr(topology, "__qualname__") else type(topology)
-        cut = spec() if callable(spec) else f"{named.__module__}:{named.__qualname__}"
     return {
         "graph": {"name": name or "graph", **graph.to_dict()},
         "task": {
@@ -286,9 +283,20 @@ def run_config(
         },
         "model": model if model is None or isinstance(model, str) else model.name,
         "samples": samples,
-        "topology": cut,
+        "topology": topology_spec(topology),
         "options": options.identity(),
     }
+
+
+def topology_spec(topology: TopologyOf) -> Any:
+    """A topology as JSON; a function of the item by its own ``spec()``, else by its name."""
+    if topology is None:
+        return None
+    if isinstance(topology, Topology):
+        return topology.to_dict()
+    spec = getattr(topology, "spec", None)
+    named = topology if hasattr(topology, "__qualname__") else type(topology)
+    return spec() if callable(spec) else f"{named.__module__}:{named.__qualname__}"
 
 
 def _run_id(config: Mapping[str, Any], out: Path | str | None) -> str:

@@ -174,18 +174,18 @@ class RunDir:
         return self.path / RESULTS
 
     def config(self) -> dict[str, Any]:
-        return _read_json(self.config_path)
+        return read_json(self.config_path)
 
     def items(self) -> dict[str, str]:
         """The content hash of every item, by id, in the task's order."""
-        return _read_json(self.path / ITEMS)
+        return read_json(self.path / ITEMS)
 
     def results(self) -> dict[str, Any]:
         if not self.results_path.exists():
             raise ConfigError(
                 f"{self.path} has no {RESULTS} yet: the run was cut off; repeat its command to continue"
             )
-        return _read_json(self.results_path)
+        return read_json(self.results_path)
 
     def ledger(self, *, read_only: bool = False) -> Ledger:
         return Ledger.open(self.ledger_path, read_only=read_only)
@@ -248,7 +248,14 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """One of a run's files.
+
+    Raises
+    ------
+    ConfigError
+        If it can't be read or holds no JSON object.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

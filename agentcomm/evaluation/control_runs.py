@@ -1,0 +1,394 @@
+"""Control runs: a run's controls beside it, and what a comparison still lacks.
+
+    runs/debate/                     the run; its controls.json says what was run and what can't be
+    runs/debate-single/  ...         one run directory for each control, beside it
+    runs/debate-validate-solver/     single agents on ``validate``, to choose the best among them
+
+**The single agent** is chosen where that is no cheating: each agent that differs is run alone on
+items of ``validate``; the highest score wins, ties go to the one listed first. Where the task has
+no such items, every one of them is run on the items themselves and none is chosen; self-consistency
+then asks the decision agent.
+
+**Self-consistency** asks that agent as often as its tokens fit into the team's mean tokens for an
+item, both measured here; ``self_consistency_calls`` as often as the team makes calls.
+
+What was measured or chosen once stays when the run is continued: it is in controls.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agentcomm.backends.base import Backend
+from agentcomm.errors import ConfigError, GraphError, TaskError
+from agentcomm.evaluation.controls import DRAWS, MANDATORY, Control, control, identity, singles
+from agentcomm.evaluation.run import Progress, Run, TopologyOf, evaluate
+from agentcomm.evaluation.rundir import RunDir, plain, read_json, write_json
+from agentcomm.graph import Agent, AgentGraph
+from agentcomm.options import RunOptions
+from agentcomm.task import Task
+
+NOTES = "controls.json"
+VALIDATE_ITEMS = 100
+"""Items of ``validate`` at most on which the single agent is chosen."""
+
+UNTRAINED = "untrained"
+"""Also mandatory where a topology was learned: the same pipeline with initial weights."""
+
+OnRun = Callable[[str], Callable[[Progress], None] | None]
+
+
+@dataclass(frozen=True)
+class Controlled:
+    """The controls that were run, in order, and why others can't be."""
+
+    runs: tuple[tuple[Control, Run], ...]
+    not_applicable: dict[str, str]
+    chosen: str | None
+    """How the single agent was chosen, in words; ``None`` if it was not."""
+
+
+async def run_controls(
+    reference: Run,
+    graph: AgentGraph,
+    task: Task,
+    model: str | Backend | None,
+    wanted: Sequence[str],
+    *,
+    topology: TopologyOf = None,
+    validate: Task | None = None,
+    samples: int = 1,
+    options: RunOptions | None = None,
+    on_run: OnRun | None = None,
+) -> Controlled:
+    """Run the ``wanted`` controls of a finished run in directories beside it; resumable.
+
+    Parameters
+    ----------
+    reference:
+        The team's own run, with a directory, under the same arguments.
+    validate:
+        Items on which the single agent may be chosen; ``None`` if there are none.
+    on_run:
+        Hears of the next run's title; what it returns hears of its progress.
+
+    Raises
+    ------
+    UserError
+        As :func:`~agentcomm.evaluation.run.evaluate` does. What a graph or task rules out is no error.
+    """
+    if reference.path is None:
+        raise ConfigError("controls are run beside a run's directory; give the run one (--out)")
+    runner = _Runner(
+        reference,
+        reference.path,
+        graph,
+        task,
+        model,
+        topology,
+        validate,
+        samples,
+        RunOptions.of(options),
+        on_run,
+    )
+    return await runner.run(wanted)
+
+
+@dataclass
+class _Runner:
+    reference: Run
+    path: Path
+    graph: AgentGraph
+    task: Task
+    model: str | Backend | None
+    topology: TopologyOf
+    validate: Task | None
+    samples: int
+    options: RunOptions
+    on_run: OnRun | None
+    done: list[tuple[Control, Run]] = field(default_factory=list)
+    not_applicable: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.of = identity(plain(self.reference.config))
+        self.notes = _notes(self.path, self.of)
+
+    async def run(self, wanted: Sequence[str]) -> Controlled:
+        for name in wanted:
+            if self.reference.stopped or any(run.stopped for _, run in self.done):
+                break
+            try:
+                await self._run(name)
+            except (GraphError, TaskError) as error:
+                if not isinstance(error, _Ruled):
+                    raise
+                self.not_applicable[name] = str(error)
+            self._keep()
+        return Controlled(tuple(self.done), self.not_applicable, self.notes.get("chosen"))
+
+    async def _run(self, name: str) -> None:
+        if name == "single":
+            await self._single()
+            return
+        more: dict[str, Any] = {"topology": self.topology, "seed": self.options.seed}
+        if name.startswith("self_consistency"):
+            # Ruled out before anything is paid for it.
+            _made(name, self.graph, self.task, samples=1)
+            agent = await self._who()
+            count = await self._how_often(name, agent)
+            more = {"agent": agent, "samples": count, "temperature": self.options.temperature}
+        for one in _made(name, self.graph, self.task, **more):
+            if (await self._evaluate(one)).stopped:
+                break
+
+    # -- the single agent ------------------------------------------------------------------------
+
+    async def _single(self) -> None:
+        candidates = _made("single", self.graph, self.task)
+        best = await self._choose(candidates)
+        for one in candidates if best is None else (best,):
+            if not any(c.label == one.label for c, _ in self.done):
+                await self._evaluate(one, chosen_on=self._chosen_on)
+
+    @property
+    def _chosen_on(self) -> str | None:
+        return "validate" if "single" in self.notes else None
+
+    async def _choose(self, candidates: Sequence[Control]) -> Control | None:
+        """The candidate that is best on ``validate``; ``None`` where there is nothing to choose on."""
+        by_agent = {str(c.details["agent"]): c for c in candidates}
+        if len(candidates) == 1:
+            return candidates[0]
+        if (known := self.notes.get("single")) in by_agent:
+            return by_agent[known]
+        if self.validate is None or _overlap(self.validate, self.task):
+            return None
+        scores: dict[str, float] = {}
+        for name, one in by_agent.items():
+            run = await evaluate(
+                one.graph,
+                self.validate,
+                self.model,
+                out=_beside(self.path, f"validate-{name}"),
+                name=f"{one.label} on validate",
+                options=self.options,
+                on_progress=self.on_run(f"choosing the single agent: {name}") if self.on_run else None,
+            )
+            if run.stopped:
+                raise ConfigError(
+                    f"choosing the single agent stopped early: {run.stopped}; raise the limit and repeat the command"
+                )
+            # A failure is no wrong answer, but an agent that can't answer is not to be chosen either.
+            scores[name] = sum(e.score or 0.0 for e in run.episodes) / run.items
+        best = max(scores, key=lambda name: scores[name])  # the first of equals
+        shown = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
+        self.notes["single"] = best
+        self.notes["chosen"] = f"{best}, on {len(self.validate.items)} items of validate ({shown})"
+        self._keep()
+        return by_agent[best]
+
+    async def _who(self) -> Agent:
+        """Whom self-consistency asks."""
+        candidates = singles(self.graph, allow_itself=True)
+        best = await self._choose(candidates)
+        if best is None:
+            by_agent = {c.details["agent"]: c for c in candidates}
+            best = by_agent.get(self.graph.decision, candidates[-1])
+        return best.graph.agents[0]
+
+    async def _how_often(self, name: str, agent: Agent) -> int:
+        if isinstance(known := self.notes.get(name), int) and self.notes.get(f"{name} of") == agent.name:
+            return known
+        team_calls, team_tokens = _per_episode(self.reference)
+        count = max(1, round(team_calls))
+        if name == "self_consistency":
+            one = next(c for c in singles(self.graph, allow_itself=True) if c.details["agent"] == agent.name)
+            alone = next((run for c, run in self.done if c.label == one.label), None)
+            if alone is None and len(self.graph.agents) == 1:
+                alone = self.reference
+            if alone is None:
+                # One sample's tokens have to be measured: that is the control ``single``.
+                alone = await self._evaluate(one, chosen_on=self._chosen_on)
+            _, tokens = _per_episode(alone)
+            if team_tokens and tokens:
+                count = max(1, int(team_tokens / tokens))
+        self.notes[name], self.notes[f"{name} of"] = count, agent.name
+        self._keep()
+        return count
+
+    # -- one run ----------------------------------------------------------------------------------
+
+    async def _evaluate(self, one: Control, **more: Any) -> Run:
+        mark = {"of": self.of, "name": one.name, **one.details, **more}
+        run = await evaluate(
+            one.graph,
+            self.task,
+            self.model,
+            out=_beside(self.path, one.label),
+            topology=one.topology,
+            samples=self.samples,
+            name=one.label,
+            control=mark,
+            options=self.options,
+            on_progress=self.on_run(f"{one.label}: {one.note}") if self.on_run else None,
+        )
+        self.done.append((one, run))
+        return run
+
+    def _keep(self) -> None:
+        runs = self.notes.setdefault("runs", [])
+        runs += [run.path.name for _, run in self.done if run.path and run.path.name not in runs]
+        ruled = {**self.notes.get("not_applicable", {}), **self.not_applicable}
+        done = {c.name for c, _ in self.done}
+        self.notes["not_applicable"] = {k: v for k, v in ruled.items() if k not in done}
+        write_json(self.path / NOTES, {**self.notes, "of": self.of})
+
+
+class _Ruled(GraphError, TaskError):
+    """A control that the graph or the task rules out."""
+
+
+def _made(name: str, graph: AgentGraph, task: Task, **more: Any) -> tuple[Control, ...]:
+    try:
+        return control(name, graph, task, **more)
+    except (GraphError, TaskError) as error:
+        raise _Ruled(str(error)) from error
+
+
+def _per_episode(run: Run) -> tuple[float, float]:
+    """Mean calls and tokens of a finished episode; replies from a cache count as what they would cost."""
+    ok = {(e.item, e.sample) for e in run.episodes if e.status == "ok"}
+    rows = [r for r in run.usage.rows if (r.item, r.sample) in ok and r.error_kind is None]
+    if not ok:
+        return 0.0, 0.0
+    tokens = sum((r.input_tokens or 0) + (r.output_tokens or 0) for r in rows)
+    return len(rows) / len(ok), tokens / len(ok)
+
+
+def _overlap(a: Task, b: Task) -> bool:
+    return not {i.content_hash for i in a.items}.isdisjoint(i.content_hash for i in b.items)
+
+
+def _beside(path: Path, label: str) -> Path:
+    path = path if path.name else path.resolve()
+    safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in label)
+    return path.with_name(f"{path.name}-{safe}")
+
+
+def _notes(path: Path, of: str) -> dict[str, Any]:
+    """What is known of a run's controls; nothing if it is of another configuration."""
+    file = path / NOTES
+    if not file.exists():
+        return {}
+    try:
+        notes = read_json(file)
+    except ConfigError:  # cut off or damaged: everything in it can be found again
+        return {}
+    return notes if notes.get("of") == of else {}
+
+
+# ------------------------------------------------------------------------ what a comparison lacks
+
+
+@dataclass(frozen=True)
+class ControlReport:
+    """Which mandatory controls of ``run`` a comparison has, lacks, and can't have (with reasons)."""
+
+    run: str
+    present: Mapping[str, tuple[str, ...]]
+    missing: Mapping[str, str]
+    not_applicable: Mapping[str, str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing mandatory is missing."""
+        return not self.missing
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "run": self.run,
+            "complete": self.complete,
+            "present": {name: list(runs) for name, runs in self.present.items()},
+            "missing": dict(self.missing),
+            "not_applicable": dict(self.not_applicable),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"controls of {self.run}: {', '.join(self.present) or 'none'}"]
+        if self.missing:
+            lines.append("this report lacks mandatory controls, so communication can't be given the credit:")
+            lines += [f"  {name}: {reason}" for name, reason in self.missing.items()]
+        lines += [f"  {name}: not applicable: {reason}" for name, reason in self.not_applicable.items()]
+        return "\n".join(lines)
+
+
+def control_paths(path: Path) -> list[Path]:
+    """The control runs that stand beside a run, as its controls.json lists them."""
+    directory = RunDir.open(path)
+    notes = _notes(path, identity(directory.config()))
+    beside = (path if path.name else path.resolve()).parent
+    runs = [beside / name for name in notes.get("runs", []) if isinstance(name, str)]
+    return [p for p in runs if RunDir(p).config_path.exists() and RunDir(p).ledger_path.exists()]
+
+
+def check_controls(paths: Sequence[Path]) -> ControlReport:
+    """What the comparison of these runs has and lacks; about the run that has most of its controls here.
+
+    Raises
+    ------
+    ConfigError
+        If one of them is no run.
+    """
+    configs = {p: RunDir.open(p).config() for p in paths}
+    claims = [p for p in paths if "control" not in configs[p]] or [paths[0]]
+    own = {p: identity(configs[p]) for p in claims}
+
+    def controls_of(path: Path) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for p, config in configs.items():
+            mark = config.get("control")
+            if isinstance(mark, dict) and mark.get("of") == own[path]:
+                found.setdefault(str(mark.get("name")), []).append(p)
+        return found
+
+    claim = max(claims, key=lambda p: len(controls_of(p)))  # the first of equals
+    found = controls_of(claim)
+    if "self_consistency_calls" in found:
+        found.setdefault("self_consistency", []).extend(found.pop("self_consistency_calls"))
+    notes = _notes(claim, own[claim])
+    ruled = {k: v for k, v in notes.get("not_applicable", {}).items() if k in MANDATORY and k not in found}
+    mandatory = (*MANDATORY, UNTRAINED) if _is_learned(configs[claim]) else MANDATORY
+    missing: dict[str, str] = {}
+    for name in mandatory:
+        if name in ruled:
+            continue
+        if reason := _lacking(name, [configs[p]["control"] for p in found.get(name, [])]):
+            missing[name] = reason
+    present = {
+        n: tuple(p.name or str(p) for p in found[n]) for n in mandatory if n in found and n not in missing
+    }
+    return ControlReport(claim.name or str(claim), present, missing, ruled)
+
+
+def _lacking(name: str, marks: Sequence[Mapping[str, Any]]) -> str:
+    """What is wanting in the control runs of one name; '' if nothing is."""
+    if not marks:
+        if name == UNTRAINED:
+            return "the topology depends on the item; run the same policy with its initial weights"
+        return f"not run; agentcomm eval ... --controls {name}"
+    if name == "single" and not any(m.get("chosen_on") for m in marks):
+        agents = {m.get("agent") for m in marks}
+        wanted = max(int(m.get("candidates", 1)) for m in marks)
+        if len(agents) < wanted:
+            return f"{len(agents)} of {wanted} agents were run alone, and none was chosen on validate"
+    if name == "random" and (draws := len({m.get("seed") for m in marks})) < DRAWS:
+        return f"{draws} random DAGs of at least {DRAWS}"
+    return ""
+
+
+def _is_learned(config: Mapping[str, Any]) -> bool:
+    topology = config.get("topology")
+    return topology is not None and not (isinstance(topology, dict) and "masks" in topology)
