@@ -15,13 +15,13 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 from agentcomm.errors import AgentCommError, GraphError, TaskError, UserError
-from agentcomm.graph import AgentGraph
+from agentcomm.graph import AgentGraph, Topology
 from agentcomm.task import Task
 
 Kind = Literal["graphs", "tasks"]
@@ -76,6 +76,27 @@ def load_task(name: str | Path, options: Mapping[str, Any] | None = None) -> Tas
             f"{name}: `task` is a {type(made).__name__}, not a Task or a function that returns one"
         )
     return made
+
+
+def cut_topology(graph: AgentGraph, words: Iterable[str]) -> Topology:
+    """What is left of a graph without the agents and edges that a user names.
+
+    >>> from agentcomm.graph import Agent
+    >>> team = AgentGraph([Agent("a"), Agent("b")], [("a", "b")], decision="b")
+    >>> cut_topology(team, ["a->b"]).masks[0].edges
+    frozenset()
+
+    Raises
+    ------
+    GraphError
+        If the graph has no such agent or edge.
+    """
+    listed = list(words)
+    edges = [tuple(part.strip() for part in word.split("->")) for word in listed if "->" in word]
+    return graph.topology(
+        without_agents=[word.strip() for word in listed if "->" not in word],
+        without_edges=edges,  # type: ignore[arg-type]
+    )
 
 
 def _find(name: str, kind: Kind) -> Path | importlib.metadata.EntryPoint:

@@ -161,9 +161,9 @@ def evaluate(
 
 
 def _controls_json(where: Path, controlled: Controlled) -> dict[str, Any]:
-    from agentcomm.evaluation.control_runs import check_controls
+    from agentcomm.evaluation.control_runs import check_controls, control_paths
 
-    paths = _paths(where, controlled)
+    paths = [where, *control_paths(where)]
     return {
         "runs": [{**run.summary(), "control": one.name, "note": one.note} for one, run in controlled.runs],
         "single_chosen": controlled.chosen,
@@ -187,19 +187,15 @@ def _show_controls(where: Path, controlled: Controlled) -> None:
 
     from agentcomm.cli.compare import show as show_comparison
     from agentcomm.evaluation.compare import compare
-    from agentcomm.evaluation.control_runs import check_controls
+    from agentcomm.evaluation.control_runs import check_controls, control_paths
 
     console = Console(highlight=False)
-    paths = _paths(where, controlled)
+    paths = [where, *control_paths(where)]
     if len(paths) > 1:
         show_comparison(compare(paths), console)
     if controlled.chosen:
         console.print(f"single agent: {controlled.chosen}", markup=False)
     console.print(str(check_controls(paths)), markup=False)
-
-
-def _paths(where: Path, controlled: Controlled) -> list[Path]:
-    return [where, *(run.path for _, run in controlled.runs if run.path is not None)]
 
 
 def _new_directory(task: str, graph: str) -> Path:

@@ -115,13 +115,9 @@ def limits(words: list[str] | None, flag: str) -> Limits:
 
 def topology(graph: AgentGraph, cut: list[str] | None) -> Topology | None:
     """What ``--cut`` leaves of a graph; ``None`` without cuts."""
-    if not cut:
-        return None
-    edges = [tuple(part.strip() for part in word.split("->")) for word in cut if "->" in word]
-    return graph.topology(
-        without_agents=[word.strip() for word in cut if "->" not in word],
-        without_edges=edges,  # type: ignore[arg-type]
-    )
+    from agentcomm.loading import cut_topology
+
+    return cut_topology(graph, cut) if cut else None
 
 
 def task_options(

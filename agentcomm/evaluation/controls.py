@@ -141,7 +141,12 @@ def control(
     if name == "random":
         if draws < DRAWS:
             raise ConfigError(f"{draws} random DAGs say little; take at least {DRAWS}")
-        return tuple(_random(graph, topology, seed, draw) for draw in range(draws))
+        drawn = tuple(_random(graph, topology, seed, draw) for draw in range(draws))
+        if not callable(topology):
+            own = topology if topology is not None else graph.topology()
+            if all(d.topology == own for d in drawn):
+                raise GraphError("the team has every edge of its kind, so a random one would be itself")
+        return drawn
     made = edgeless(graph) if name == "edgeless" else complete(graph)
     if topology is None and _shape(made) == _shape(graph):
         raise GraphError(f"the team itself is {name}, so there is nothing to compare it with")
