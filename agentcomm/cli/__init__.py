@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from agentcomm.cli import compare, demo, eval, graph, ledger, run
+from agentcomm.cli import compare, demo, eval, graph, ledger, run, sweep
 from agentcomm.cli.options import Interrupted
 from agentcomm.errors import AgentCommError, UserError
 
@@ -28,6 +28,7 @@ app.command("run")(run.run)
 app.command("eval")(eval.evaluate)
 app.command("ledger")(ledger.ledger)
 app.command("compare")(compare.compare)
+app.command("sweep")(sweep.sweep)
 app.command("demo")(demo.demo)
 app.command("graph")(graph.graph)
 
