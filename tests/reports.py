@@ -1,0 +1,140 @@
+"""Runs for the report's tests: small and large teams, hostile words, retries, made by the shipped doubles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+
+from agentcomm.backends.base import Backend, ChatRequest
+from agentcomm.backends.scripted import Scripted
+from agentcomm.channels import truncate
+from agentcomm.errors import BackendError
+from agentcomm.evaluation.run import TopologyOf, evaluate
+from agentcomm.graph import Agent, AgentGraph, Edge
+from agentcomm.task import Item, Score, Task
+
+HOSTILE = (
+    "</script><script>document.title='owned'</script>",
+    "<img src=x onerror=\"document.title='owned'\">",
+    "<!--<script>",
+    "line\u2028separator\u2029end",
+    "half \ud800 pair",
+    "right to left \u202egnp.exe\u202c done",
+    "nul \x00 bell \x07 escape \x1b[31m",
+    "{{7*7}} ${7*7} &lt;b&gt; ]]> javascript:alert(1)",
+)
+"""Texts that a careless page would run, break on or be turned around by."""
+
+ROUNDS = 2
+
+TEAM = AgentGraph(
+    [
+        Agent("solver", role="Solve the task step by step. End with 'Answer: N'.", view="facts"),
+        Agent("critic", role="Find the first mistake in the solution."),
+        Agent("checker", role="Compute the result in another way."),
+        Agent("judge", role="Give the final answer. End with 'Answer: N'."),
+    ],
+    [
+        Edge("solver", "critic"),
+        Edge("solver", "judge", channel=truncate(120)),
+        Edge("critic", "judge"),
+        Edge("checker", "judge"),
+        Edge("critic", "solver", "temporal"),
+        Edge("checker", "solver", "temporal"),
+    ],
+    decision="judge",
+    rounds=ROUNDS,
+    system="You are part of a team that works on one task.",
+)
+SINGLE = AgentGraph([Agent("solo", role="Solve the task. End with 'Answer: N'.")], decision="solo")
+
+THINGS = ("apples", "tickets", "marbles", "pages", "coins", "letters")
+
+
+def numbers(n: int = 40) -> Task:
+    """Additions with a fact that only one agent sees."""
+    items = [
+        Item(
+            f"q{i:05d}",
+            f"Mira has {i} {THINGS[i % 6]} and is given {i % 7} more. How many {THINGS[i % 6]} has she now?",
+            answer=str(i + i % 7),
+            views={"facts": f"It is known that Mira had exactly {i} before."},
+        )
+        for i in range(n)
+    ]
+
+    def score(item: Item, answer: str) -> Score:
+        said = answer.rsplit("Answer:", 1)[-1].strip()
+        return Score(float(said == item.answer), said)
+
+    return Task("numbers", items, score)
+
+
+def answering(right: Callable[[int], bool], *, fail: Callable[[int], bool] = lambda i: False) -> Scripted:
+    """Says what an agent of its role might say; the number is right where ``right``."""
+
+    def reply(request: ChatRequest) -> str | Exception:
+        prompt = "\n".join(m.content for m in request.messages)
+        words = prompt.split("Mira has ")[1].split()
+        i, more = int(words[0]), int(words[5])
+        result = i + more if right(i) else i - more - 1
+        if "Find the first mistake" in prompt:
+            return "No mistake found: the two numbers are added, and the sum is as it should be."
+        if "in another way" in prompt:
+            return f"Counting up from {i}, {more} steps: " + ", ".join(str(i + k) for k in range(more + 1)) + "."
+        if fail(i) and "final answer" in prompt:
+            return BackendError("the prompt was refused by a filter", kind="refused")
+        if "final answer" in prompt:
+            return f"Both ways agree. Answer: {result}"
+        return (
+            f"Mira starts with {i}. She is then given {more} more, which has to be added to what she has.\n"
+            f"So the number at the end is {i} + {more} = {result}. Let me check: {result} - {more} = {result - more}, "
+            f"which is what she had at the beginning.\nAnswer: {result}"
+        )
+
+    return Scripted(reply)
+
+
+def make(
+    path: Path,
+    graph: AgentGraph,
+    task: Task,
+    model: Backend,
+    *,
+    topology: TopologyOf = None,
+    samples: int = 1,
+    **options: object,
+) -> Path:
+    """A run directory, made with the plain executor and without waits."""
+    from agentcomm.calls import Retry
+
+    async def go() -> None:
+        await evaluate(
+            graph,
+            task,
+            model,
+            out=path,
+            topology=topology,
+            samples=samples,
+            executor="plain",
+            retry=Retry(attempts=3, scale=0.0),
+            **options,
+        )
+
+    anyio.run(go)
+    return path
+
+
+def hostile(path: Path, n: int = 8) -> Path:
+    """A run in which ids, names, questions and replies are hostile."""
+    graph = AgentGraph(
+        [Agent("<b>bold</b>", role=HOSTILE[0]), Agent('" onload="x', role=HOSTILE[1])],
+        [Edge("<b>bold</b>", '" onload="x')],
+        decision='" onload="x',
+        system=HOSTILE[2],
+    )
+    items = [Item(f"id {i} {HOSTILE[i % 8]}", HOSTILE[i % 8], answer=HOSTILE[(i + 1) % 8]) for i in range(n)]
+    task = Task("</title><script>", items, lambda item, answer: Score(0.0, answer))
+    return make(path, graph, task, Scripted(lambda request: "\n".join(HOSTILE)))
