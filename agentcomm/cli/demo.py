@@ -111,7 +111,7 @@ def show(console: Console, done: Done, folder: Path, picture: Path, seconds: flo
         )
     console.print(made)
     for setting, run in done:
-        if setting.name in ("complete", "pruned"):
+        if setting.name in ("complete", "routed"):
             console.print(matrix(setting, run))
     runs = [run.path for _, run in done if run.path is not None]
     if len(runs) > 1:
@@ -146,7 +146,6 @@ def matrix(setting: Setting, run: Run) -> Any:
 def draw_picture(done: Done) -> str:
     """All settings as one SVG, edges as wide as their tokens."""
     from agentcomm.evaluation.picture import Panel, draw
-    from agentcomm.graph import Topology
 
     whole = _tokens(done[0][1])
     panels = []
@@ -156,8 +155,10 @@ def draw_picture(done: Done) -> str:
         note = (
             f"score {score:.2f}, {_tokens(run):,} tokens ({-saved:+.0%})" if score is not None else "no score"
         )
-        topology = setting.topology if isinstance(setting.topology, Topology) else None
-        panels.append(Panel(setting.name, note, setting.graph, run.usage.by_edge(), topology))
+        edges, topology = run.usage.by_edge(), setting.topology
+        if callable(topology):  # chosen item by item: drawn is what any item used
+            topology = setting.graph.topology(edges=[e for e in setting.graph.edges if str(e.key) in edges])
+        panels.append(Panel(setting.name, note, setting.graph, edges, topology))
     return draw(panels)
 
 

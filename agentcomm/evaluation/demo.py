@@ -3,11 +3,13 @@
 The task is generated (``records``), so nothing can be contaminated and it is known which messages
 matter. The wording and sizes were chosen on the ``learn`` split (``eval/records_wording.py``); the
 demo scores items of the ``score`` split. In every item the facts that are asked for lie with the
-first :data:`RELEVANT` of the specialists: the others are the noise that a team pays for.
+first :data:`RELEVANT` of the specialists: the others are the noise that a team pays for. No
+setting is told where the answer lies.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,28 +41,28 @@ def settings() -> list[Setting]:
     noise = [f"s{i + 1}" for i in range(RELEVANT, SPECIALISTS)]
     among = [e for e in complete.edges if e.reader != complete.decision]
 
-    def needed(item: Item) -> Topology:
-        """Only the specialists whose facts the item needs: known here, since items are made."""
-        others = [n for n in complete.names if n.startswith("s") and n not in item.metadata["needed"]]
-        return complete.topology(without_agents=others, without_edges=among)
+    def routed(item: Item) -> Topology:
+        """A rule that a person would write: only whose facts mention a name that is in the question."""
+        asked = set(re.findall(r"\b[A-Z]\w+", item.question))
+        knowing = [n for n, facts in item.views.items() if asked & set(re.findall(r"\w+", facts))]
+        others = set(item.views) - set(knowing or item.views)
+        return complete.topology(without_agents=sorted(others), without_edges=among)
 
     solo = load_graph(
         "single", {"role": "Answer from these facts.", "system": complete.system, "max_tokens": 16}
     )
     return [
-        Setting(REFERENCE, "all read all before them", complete),
-        Setting("chain", "each reads the one before", load_graph("records_team", {"topology": "chain"})),
-        Setting(
-            "no edges", "control: only the judge reads", complete, complete.topology(without_edges=among)
-        ),
+        Setting(REFERENCE, "all read all before", complete),
+        Setting("chain", "each reads the last", load_graph("records_team", {"topology": "chain"})),
+        Setting("no edges", "control: judge reads all", complete, complete.topology(without_edges=among)),
         Setting(
             "pruned",
-            "without the noise",
+            "without s3, s4, chatter",
             complete,
             complete.topology(without_agents=noise, without_edges=among),
         ),
-        Setting("oracle", "only whom the item needs", complete, needed),
-        Setting("single", "control: one agent sees all", solo),
+        Setting("routed", "who knows the name asked for", complete, routed),
+        Setting("single", "control: one sees all", solo),
     ]
 
 
