@@ -229,11 +229,15 @@ def finished(path: Path) -> set[str]:
         return {e.item for e in ledger.episodes() if e.status == "ok"}
 
 
-@pytest.mark.parametrize("executor", ["langgraph", "plain"])
-def test_over_kill_9_and_resume(executor: str, team: Path, sums: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "way",
+    [["langgraph"], ["plain"], ["langgraph", "--checkpoint", "c.sqlite"]],
+    ids=lambda way: " ".join(way),
+)
+def test_over_kill_9_and_resume(way: list[str], team: Path, sums: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with CountingServer(latency_s=0.03) as server:
-        command = words(server, team, sums, "--executor", executor)
+        command = words(server, team, sums, "--executor", *way)
         process = start(*command, cwd=tmp_path)
         wait_until(lambda: len(server.served) >= 3 * CALLS_PER_ITEM + 1, process)
         process.send_signal(signal.SIGKILL)

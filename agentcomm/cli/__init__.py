@@ -6,12 +6,13 @@ Exit codes: 0 done, 1 some items failed (or the run ended early), 2 the user mus
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
 import typer
 
-from agentcomm.cli import compare, demo, eval, graph, ledger, run, sweep
+from agentcomm.cli import compare, demo, eval, graph, ledger, run, sweep, view
 from agentcomm.cli.options import Interrupted
 from agentcomm.errors import AgentCommError, UserError
 
@@ -31,6 +32,7 @@ app.command("compare")(compare.compare)
 app.command("sweep")(sweep.sweep)
 app.command("demo")(demo.demo)
 app.command("graph")(graph.graph)
+app.command("view")(view.view)
 
 
 def _version(value: bool) -> None:
@@ -54,6 +56,8 @@ def main() -> None:
     """Entry point of the ``agentcomm`` command."""
     # LangGraph's tracing is switched on by the environment; a command never sends data anywhere.
     os.environ["LANGSMITH_TRACING"] = os.environ["LANGCHAIN_TRACING_V2"] = "false"
+    # An impatient second Ctrl-C makes asyncio log what it could not end in order.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         app()
     except UserError as error:

@@ -250,22 +250,22 @@ class LangGraphExecutor:
         known = await clock.aget_state(config)
         fingerprint = _fingerprint(session.schedule)
         start: _State | None
-        if not known.values:
+        if "schedule" not in known.values:  # nothing, or cut off before the first turn
             start = {"wave": 0, "over": False, "taken": {}, "schedule": fingerprint}
         elif known.values["schedule"] != fingerprint:
             raise ConfigError(
                 f"{self.checkpoint} holds an episode {thread!r} of another graph or topology; "
                 f"delete the file or use another thread"
             )
-        elif known.next:
-            start = None  # cut off: go on
+        elif known.tasks:
+            # Cut off: go on. Not known.next, which leaves out turns that ended but were not passed on.
+            start = None
         elif known.values["over"]:
             start = {"over": False}  # a limit ended it: try that wave's failed turns again
         else:
             session.catch_up(known.values["taken"])
             return
-        if known.values:
-            session.catch_up(known.values["taken"])
+        session.catch_up(known.values.get("taken", {}))
         await _cancelled_once(clock.ainvoke(start, config, context=session, durability=self.durability))
 
 
@@ -304,21 +304,26 @@ class _Connection:
     async def acquire(self) -> _Clock:
         async with self.lock:
             if self._clock is None:
-                opened = AsyncSqliteSaver.from_conn_string(str(self.path))
-                try:
-                    await anyio.Path(self.path.parent).mkdir(parents=True, exist_ok=True)
-                    saver = await opened.__aenter__()
-                except (OSError, sqlite3.Error) as error:
-                    raise self._unusable(error) from error
-                try:
-                    await saver.setup()
-                except sqlite3.Error as error:
-                    await opened.__aexit__(None, None, None)
-                    raise self._unusable(error) from error
-                self._open = opened
+                # Cut off half-way, a connection with its thread would stay behind.
+                with anyio.CancelScope(shield=True):
+                    self._open, saver = await self._connect()
                 self._clock = _builder().compile(checkpointer=saver, name="agentcomm")
             self.users += 1
             return self._clock
+
+    async def _connect(self) -> tuple[AbstractAsyncContextManager[AsyncSqliteSaver], AsyncSqliteSaver]:
+        opened = AsyncSqliteSaver.from_conn_string(str(self.path))
+        try:
+            await anyio.Path(self.path.parent).mkdir(parents=True, exist_ok=True)
+            saver = await opened.__aenter__()
+        except (OSError, sqlite3.Error) as error:
+            raise self._unusable(error) from error
+        try:
+            await saver.setup()
+        except sqlite3.Error as error:
+            await opened.__aexit__(None, None, None)
+            raise self._unusable(error) from error
+        return opened, saver
 
     def _unusable(self, error: Exception) -> ConfigError:
         return ConfigError(

@@ -396,6 +396,19 @@ async def test_a_reply_that_came_is_recorded_even_if_the_run_is_cancelled_while_
     assert [(r.agent, r.error_kind, r.input_tokens is not None) for r in rows] == [("a", None, True)]
 
 
+@pytest.mark.parametrize("after_s", [0.01, 0.03, 0.05, 0.08, 0.11, 0.15, 0.2])
+async def test_a_run_with_checkpoints_continues_wherever_it_was_cut_off(
+    after_s: float, tmp_path: Path
+) -> None:
+    given = {"out": tmp_path / "run", "checkpoint": tmp_path / "c.sqlite", "executor": "langgraph"}
+    with anyio.move_on_after(after_s):
+        await run(team(), task(4), Echo(latency_s=0.01), **given)
+    done = await run(team(), task(4), **given)
+    assert (done.failed, done.summary()["scored"]) == (0, 4)
+    answered = [(r.item, r.round, r.agent) for r in done.usage.rows if r.error_kind is None]
+    assert len(answered) == len(set(answered)) == 4 * CALLS
+
+
 # -- several runs at once ----------------------------------------------------------------------
 
 
