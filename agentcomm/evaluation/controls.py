@@ -142,10 +142,10 @@ def control(
         if draws < DRAWS:
             raise ConfigError(f"{draws} random DAGs say little; take at least {DRAWS}")
         drawn = tuple(_random(graph, topology, seed, draw) for draw in range(draws))
-        if not callable(topology):
-            own = topology if topology is not None else graph.topology()
-            if all(d.topology == own for d in drawn):
-                raise GraphError("the team has every edge of its kind, so a random one would be itself")
+        if not callable(topology) and _leaves_no_choice(graph, topology, drawn[0].graph):
+            raise GraphError(
+                "the team has none or all of the edges of each kind: a random one would be itself"
+            )
         return drawn
     made = edgeless(graph) if name == "edgeless" else complete(graph)
     if topology is None and _shape(made) == _shape(graph):
@@ -423,6 +423,18 @@ def _everything(graph: AgentGraph, order: Sequence[str]) -> AgentGraph:
         temporal.append((decision, decision))
     edges += [channels.edge(a, b, "temporal") for a, b in temporal]
     return AgentGraph(graph.agents, edges, decision, graph.rounds, graph.system)
+
+
+def _leaves_no_choice(graph: AgentGraph, topology: Topology | None, within: AgentGraph) -> bool:
+    """Whether everything that is as large as the topology is the same."""
+    possible = Counter(_class(key, graph.decision) for key in within.by_key)
+    for mask in (topology if topology is not None else graph.topology()).masks:
+        there = Counter(_class(key, graph.decision) for key in mask.edges)
+        if len(mask.agents) < len(graph.agents) or there[("spatial", "pool")]:
+            return False
+        if any(0 < count < possible[kind] for kind, count in there.items()):
+            return False
+    return True
 
 
 def _class(edge: EdgeKey, decision: str) -> EdgeClass:
