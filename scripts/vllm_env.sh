@@ -4,9 +4,8 @@
 #     export AGENTCOMM_VLLM_PYTHON=$(scripts/vllm_env.sh [FOLDER])
 #
 # FOLDER is .venv-vllm in the repository unless given. Needs Linux on x86-64, Python 3.11 with
-# pip and venv (PYTHON names another interpreter), about 2.5 GB of disk and a C++ compiler for
-# vLLM's first log-probability request. A complete environment is left alone. Progress goes to
-# standard error.
+# pip and venv (PYTHON names another interpreter) and about 2.5 GB of disk. A complete
+# environment is left alone. Progress goes to standard error.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
