@@ -156,7 +156,9 @@ def evaluate(
             sys.stderr.write(f"stopped early: {one.stopped}; the same command with --out {where} continues\n")
         for episode in [e for e in one.episodes if e.status == "failed"][:3]:
             at = "" if one is run or one.path is None else f"{one.path.name}: "
-            sys.stderr.write(f"failed: {at}item {episode.item}: {episode.failure}\n")
+            # On one line, whatever a server or a user's own agent said.
+            why = " ".join(str(episode.failure).split())[:600]
+            sys.stderr.write(f"failed: {at}item {episode.item}: {why}\n")
     raise typer.Exit(1 if any(one.failed or one.stopped for one in runs) else 0)
 
 

@@ -100,9 +100,8 @@ def run(
         _end(console, episode)
     if not episode.ok:
         assert episode.failure is not None
-        sys.stderr.write(
-            f"failed: {episode.failure.sender}: {episode.failure.kind}: {episode.failure.reason}\n"
-        )
+        why = " ".join(episode.failure.reason.split())[:600]
+        sys.stderr.write(f"failed: {episode.failure.sender}: {episode.failure.kind}: {why}\n")
         raise typer.Exit(1)
 
 
