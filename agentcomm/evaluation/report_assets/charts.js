@@ -6,7 +6,7 @@ function niceSteps(low, high, wanted) {
   const raw = (high - low) / wanted || 1, power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
   const steps = [];
-  for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + step * 1e-9; v += step) steps.push(v);
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) steps.push(k * step || 0);
   return steps;
 }
 
@@ -70,9 +70,9 @@ function niceLog(x0, x1) {
 /** A small line with the interval of a score, on a scale from 0 to 1. */
 function interval(run, i) {
   if (run.score === null) return null;
-  const X = (v) => 2 + 92 * v;
-  return svg("svg", { class: "interval", width: 96, height: 14, "aria-hidden": "true", vars: { "--colour": runColour(i) } },
-    svg("line", { class: "rail", x1: 2, x2: 94, y1: 7, y2: 7 }),
+  const X = (v) => 4 + 70 * v;
+  return svg("svg", { class: "interval", width: 78, height: 14, "aria-hidden": "true", vars: { "--colour": runColour(i) } },
+    svg("line", { class: "rail", x1: 4, x2: 74, y1: 7, y2: 7 }),
     run.score_low !== null && svg("line", { class: "span", x1: X(run.score_low), x2: X(run.score_high), y1: 7, y2: 7 }),
     svg("circle", { cx: X(run.score), cy: 7, r: 3.5 }));
 }
@@ -83,7 +83,7 @@ function runsTable() {
   const priced = facts.runs.some((r) => r.cost !== null);
   const netted = facts.runs.some((r) => r.gross !== r.input + r.output);
   const broken = facts.runs.some((r) => r.failed);
-  const head = ["Run", "Score", "", "Tokens an item", "Tokens", ...(netted ? ["of these: the team's"] : []), "Calls", ...(priced ? ["Cost"] : []), ...(broken ? ["Failed"] : []), ...(paired ? ["Saved", "Against the first"] : [])];
+  const head = ["Run", "Score", "", "Tokens an item", ...(netted ? ["Tokens of the team"] : []), "Calls", ...(priced ? ["Cost"] : []), ...(broken ? ["Failed"] : []), ...(paired ? ["Saved", "Against the first"] : [])];
   const rows = facts.runs.map((run, i) => {
     const a = run.against;
     const per = run.done ? (run.input + run.output) / run.done : null;
@@ -92,24 +92,35 @@ function runsTable() {
         el("span", { class: "sub" }, name(run.graph), run.model ? [" · ", name(run.model)] : "", run.topology !== "whole graph" ? " · " + run.topology : "", run.samples > 1 ? ` · ${run.samples} samples` : "")),
       el("td", { class: "n strong" }, score(run.score), run.score_low !== null && el("span", { class: "sub" }, `${score(run.score_low)} – ${score(run.score_high)}`)),
       el("td", { class: "bare" }, interval(run, i)),
-      el("td", { class: "n" }, count(per)),
-      el("td", { class: "n" }, brief(run.input + run.output), el("span", { class: "sub" }, `${brief(run.input)} in · ${brief(run.output)} out`)),
+      el("td", { class: "n strong" }, count(per), el("span", { class: "sub" }, `${brief(run.input)} in · ${brief(run.output)} out`)),
       netted && el("td", { class: "n" }, brief(run.gross)),
       el("td", { class: "n" }, count(run.calls), (run.failed_calls || run.cache_hits) ? el("span", { class: "sub" }, [run.failed_calls && `${count(run.failed_calls)} failed`, run.cache_hits && `${count(run.cache_hits)} cached`].filter(Boolean).join(" · ")) : null),
       priced && el("td", { class: "n" }, money(run.cost)),
       broken && el("td", { class: run.failed ? "n bad" : "n" }, run.failed ? count(run.failed) : "0", el("span", { class: "sub" }, `of ${count(run.done)}`)),
       paired && el("td", { class: "n" }, a && a.saved !== null ? percent(a.saved) : ""),
-      paired && el("td", {}, a && a.mean !== null ? [el("span", { class: "strong" }, `${points(a.mean)} points`), a.low !== null && el("span", { class: "quiet" }, ` [${points(a.low)}, ${points(a.high)}]`), el("span", { class: "sub" }, verdict(a))] : ""));
+      paired && el("td", { class: "wordy" }, a && a.mean !== null ? [el("span", { class: "strong" }, `${points(a.mean)} points`), a.low !== null && el("span", { class: "quiet" }, ` [${points(a.low)}, ${points(a.high)}]`), el("span", { class: "sub" }, verdict(a))] : ""));
   });
   return el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Runs side by side" },
     el("table", { class: "runs" }, el("thead", {}, el("tr", {}, head.map((h, k) => el("th", { scope: "col", class: k === 0 || h === "Against the first" ? null : "n" }, h)))), el("tbody", {}, rows)));
 }
 
+/** What each agent's calls cost: for one run, where there is room for it. */
+function agentsTable(run) {
+  const most = Math.max(1, ...run.agents.map((a) => a.input + a.output));
+  const shown = [...run.agents].sort((a, b) => b.input + b.output - a.input - a.output).slice(0, 12), rest = run.agents.length - shown.length;
+  return el("div", { class: "panel flush" }, el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Agents" }, el("table", { class: "runs" },
+    el("thead", {}, el("tr", {}, ["Agent", "", "Calls", "Input", "Output"].map((h, i) => el("th", { scope: "col", class: i > 1 ? "n" : null }, h)))),
+    el("tbody", {}, shown.map((a) => el("tr", {}, el("th", { scope: "row" }, name(a.name), a.decision && el("span", { class: "chip" }, "decides"), a.alive === 0 && el("span", { class: "chip" }, "pruned")),
+      el("td", { class: "grown" }, el("span", { class: "track" }, el("span", { class: "bar", vars: { width: (100 * (a.input + a.output) / most).toFixed(1) + "%" } }))),
+      el("td", { class: "n" }, a.function ? "–" : count(a.calls), a.failed_calls ? el("span", { class: "sub" }, `${count(a.failed_calls)} failed`) : null), el("td", { class: "n" }, brief(a.input)), el("td", { class: "n" }, brief(a.output))))))),
+    rest > 0 && el("p", { class: "quiet more pad" }, `and ${plural(rest, "more agent")}`));
+}
+
 function verdict(a) {
   const margin = `${(100 * a.margin).toFixed(0)} points`;
-  if (a.verdict === "yes") return `not worse by ${margin} (95 %)`;
+  if (a.verdict === "yes") return `not worse by ${margin}, 95 % sure`;
   if (a.verdict === "no") return `worse by more than ${margin}`;
-  return `worse by ${margin}? about ${count(a.needed)} items would tell`;
+  return `whether worse by ${margin}: about ${count(a.needed)} items would tell`;
 }
 
 const PART_NAMES = { system: ["system and roles", "the team's text and each agent's role"], task: ["task", "context, question, views"], messages: ["messages", "what agents read from each other"], memory: ["memory", "an agent's own earlier replies"], template: ["template", "what the chat template adds"], channels: ["channels' own calls", "models asked to compress a message"], unattributed: ["unattributed", "totals without parts"] };

@@ -23,7 +23,7 @@ function places(run) {
     const angle = Math.PI * (0.75 + 1.5 * (i / Math.max(1, pool.length - 1)));
     at[agent] = [0.5 + 0.5 * Math.cos(angle), 0.5 + 0.5 * Math.sin(angle)];
   });
-  at[run.agents.findIndex((a) => a.decision)] = [1, 0.5];
+  at[run.agents.findIndex((a) => a.decision)] = [0.5, 1];
   return { kind: "ring", at };
 }
 
@@ -72,15 +72,17 @@ function drawGraph(run, width) {
   const many = run.agents.length > 14;
   const { kind, at } = places(run);
   const tallest = Math.max(...Object.values(Object.groupBy ? Object.groupBy(run.agents, (a) => a.level) : { 0: run.agents }).map((w) => w.length));
-  const height = kind === "waves" ? Math.max(260, Math.min(560, 120 + 62 * tallest + (run.agents.length > 3 ? 60 : 0))) : Math.min(640, Math.max(320, width * 0.8));
-  const margin = many ? 56 : 64;
-  const side = kind === "ring" ? Math.min(width - 2 * margin, height - 2 * margin + 20) : null;
+  const height = kind === "waves" ? Math.max(260, Math.min(560, 120 + 62 * tallest + (run.agents.length > 3 ? 60 : 0))) : Math.min(680, Math.max(320, width * 0.86));
+  const margin = many ? (kind === "ring" ? 84 : 40) : 64;
+  const side = kind === "ring" ? Math.min(width - 2 * margin, height - 2 * margin + (many ? 30 : 20)) : null;
   const xy = at.map(([x, y]) => side
     ? [width / 2 + (x - 0.5) * side, height / 2 + (y - 0.5) * side]
     : [margin + x * (width - 2 * margin), margin / 2 + y * (height - margin)]);
   const radius = many ? 7 : 13;
   const most = Math.max(1, ...run.edges.map((e) => e.tokens));
-  const widest = many ? 7 : 15;
+  // Many edges are drawn thinner and fainter, or nothing could be told apart.
+  const drawn = run.edges.length, widest = many ? Math.max(1.2, 7 * Math.min(1, Math.sqrt(120 / drawn))) : 15;
+  const faint = many ? Math.max(0.06, Math.min(0.55, 4 / Math.sqrt(drawn))) : 0.82;
   const worth = worthScale(run);
   const parts = [];
   const order = run.edges.map((_, i) => i).sort((a, b) => (run.edges[a].alive > 0) - (run.edges[b].alive > 0) || run.edges[b].tokens - run.edges[a].tokens);
@@ -89,7 +91,7 @@ function drawGraph(run, width) {
     const edge = run.edges[i], cut = edge.alive === 0;
     const [x1, y1] = xy[edge.sender], [x2, y2] = xy[edge.reader];
     const thick = cut ? 1 : Math.max(0.8, widest * edge.tokens / most);
-    const head = cut ? 0 : (many ? 4 : 6) + thick * 0.75;
+    const head = cut || drawn > 600 ? 0 : (many ? 3.5 : 6) + thick * 0.75;
     let path, tipAt, from;
     if (edge.sender === edge.reader) {
       path = `M${x1 - 6},${y1 - radius} c-16,-30 28,-30 12,0`;
@@ -110,8 +112,8 @@ function drawGraph(run, width) {
     }
     const colour = cut ? null : worth.colour(edge);
     const group = svg("g", { class: `edge ${edge.kind}${cut ? " cut" : ""}`, "data-edge": i, vars: colour ? { "--colour": colour } : {} },
-      svg("path", { class: "line", d: path, "stroke-width": thick.toFixed(2), "stroke-dasharray": edge.kind === "temporal" && !cut ? `${Math.max(5, thick * 1.4).toFixed(1)} ${Math.max(4, thick * 0.9).toFixed(1)}` : null }));
-    if (!cut && from) {
+      svg("path", { class: "line", d: path, "stroke-width": thick.toFixed(2), "stroke-dasharray": edge.kind === "temporal" && !cut ? `${Math.max(many ? 3 : 5, thick * 1.4).toFixed(1)} ${Math.max(many ? 3 : 4, thick * 0.9).toFixed(1)}` : null }));
+    if (head && from) {
       const [dx, dy, ex, ey] = from, half = head * 0.62;
       group.append(svg("polygon", { class: "head", points: `${tipAt[0].toFixed(1)},${tipAt[1].toFixed(1)} ${(ex - dy * half).toFixed(1)},${(ey + dx * half).toFixed(1)} ${(ex + dy * half).toFixed(1)},${(ey - dx * half).toFixed(1)}` }));
     }
@@ -126,22 +128,28 @@ function drawGraph(run, width) {
     const dead = agent.alive === 0;
     const shown = agent.name.length > (many ? 12 : 18) ? agent.name.slice(0, many ? 11 : 17) + "…" : agent.name;
     // On a ring names stand outside it; in waves below their node.
-    const out = kind === "ring" && (many || true) ? [x - width / 2, y - height / 2] : null;
+    const out = kind === "ring" ? [x - width / 2, y - height / 2] : null;
     const far = out ? Math.hypot(...out) || 1 : 1;
     const lx = out ? x + out[0] / far * (radius + 7) : x, ly = out ? y + out[1] / far * (radius + 9) + 4 : y + radius + 15;
     const anchor = out ? (out[0] / far > 0.35 ? "start" : out[0] / far < -0.35 ? "end" : "middle") : "middle";
+    // Where names would touch on the ring they stand like spokes.
+    const spoke = out && run.agents.length > 24 ? Math.atan2(out[1], out[0]) * 180 / Math.PI : null;
+    const turned = spoke !== null && Math.abs(spoke) > 90;
+    const label = spoke === null
+      ? { x: lx.toFixed(1), y: ly.toFixed(1), "text-anchor": anchor }
+      : { transform: `translate(${x.toFixed(1)},${y.toFixed(1)}) rotate(${(turned ? spoke + 180 : spoke).toFixed(1)})`, x: (turned ? -1 : 1) * (radius + 7), y: 3.5, "text-anchor": turned ? "end" : "start" };
     const node = svg("g", { class: `node${agent.decision ? " decision" : ""}${dead ? " dead" : ""}${agent.function ? " function" : ""}`, tabindex: i ? -1 : 0, role: "button",
       "aria-label": `${agent.name}${agent.decision ? ", decides" : ""}: ${dead ? "pruned" : `${plural(agent.calls, "call")}, ${count(agent.input)} tokens in, ${count(agent.output)} out`}` },
       svg(agent.function ? "rect" : "circle", agent.function ? { x: x - radius, y: y - radius, width: 2 * radius, height: 2 * radius, rx: 3 } : { cx: x, cy: y, r: radius }),
       agent.decision && svg("circle", { class: "ring", cx: x, cy: y, r: radius + 4 }),
-      svg("text", { x: lx.toFixed(1), y: ly.toFixed(1), "text-anchor": anchor }, shown.replace(HIDDEN, "�")));
+      svg("text", label, shown.replace(HIDDEN, "�")));
     const on = () => around(i);
     node.addEventListener("pointerenter", (event) => { on(); tip.show(agentLines(run, agent), event.clientX, event.clientY); });
     node.addEventListener("focus", () => { on(); tip.at(node, agentLines(run, agent)); });
     for (const leave of ["pointerleave", "blur"]) node.addEventListener(leave, () => { light(null); tip.hide(); });
     return node;
   });
-  const picture = svg("svg", { class: `graph${many ? " many" : ""}`, width, height, viewBox: `0 0 ${width} ${height}`, role: "group",
+  const picture = svg("svg", { class: `graph${many ? " many" : ""}`, vars: { "--faint": faint }, width, height, viewBox: `0 0 ${width} ${height}`, role: "group",
     "aria-label": `The team of ${run.name}: ${plural(run.agents.length, "agent")}, ${plural(run.edges.length, "edge")}. Arrow keys walk over the agents; the list beside has every edge.` }, parts, nodes);
   roving(picture, () => nodes);
   function light(index) {

@@ -74,7 +74,7 @@ async function start() {
   const note = facts.runs.length < 2 ? "" : shared ? `Over the ${plural(facts.runs[0].point.rows, "row")} that all runs scored.` : "The runs share no scored row: each is shown over its own, and can't be compared.";
   main.replaceChildren(...banners(),
     el("section", { "aria-labelledby": "runs-h" }, el("h2", { id: "runs-h" }, facts.runs.length > 1 ? "Runs" : "Run"),
-      el("div", { class: "overview" }, el("div", { class: "panel flush" }, runsTable()), el("figure", { class: "panel" }, front, el("figcaption", { class: "quiet" }, "Score against tokens, with 95 % intervals. Up and to the left is better.", note && " " + note)))),
+      el("div", { class: "overview" }, el("div", {}, el("div", { class: "panel flush" }, runsTable()), facts.runs.length === 1 && agentsTable(facts.runs[0])), el("figure", { class: "panel" }, front, el("figcaption", { class: "quiet" }, "Score against tokens, with 95 % intervals. Up and to the left is better.", note && " " + note)))),
     teamSection());
   const table = await openTable();
   const sheet = episodeSheet(table);
