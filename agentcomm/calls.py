@@ -319,9 +319,24 @@ class Calls:
         else:
             kind, text = "cancelled", "the run was interrupted before the reply came"
         row = replace(row, latency_s=latency, error_kind=kind, error=self.ledger.redact(text))
+        usage = error.usage if isinstance(error, BackendError) else None
+        cost: float | None = None
         with anyio.CancelScope(shield=True):
+            if usage is not None:  # a reply of no use that was paid for all the same
+                cost = self.prices.cost(row.model, usage) if self.prices else None
+                shares = await attribute(job.prompt, usage.input_tokens, None)
+                row = replace(
+                    row,
+                    input_tokens=usage.input_tokens,
+                    output_tokens=usage.output_tokens,
+                    cached_tokens=usage.cached_tokens,
+                    reasoning_tokens=usage.reasoning_tokens,
+                    cost=cost,
+                    parts=shares.parts,
+                    parts_estimated=shares.estimated,
+                )
             await self.ledger.finish_call(row)
-        job.scope.charge(None, None)
+        job.scope.charge(usage, cost)
         job.heard(row)
 
     async def _succeeded(self, row: CallRow, job: _Job, reply: Reply, latency: float) -> Called:

@@ -22,6 +22,11 @@ still act. Foreign exceptions are converted once, at the boundary of the room th
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agentcomm.message import Usage
+
 
 class AgentCommError(Exception):
     """Root of every error raised on purpose by this package."""
@@ -69,6 +74,8 @@ class BackendError(RunError):
     fatal:
         Whether every later request must fail the same way (model not found, bad key, nobody
         listening): the run stops instead of paying for the rest.
+    usage:
+        What the server says that the unusable reply cost, or ``None`` if it said nothing.
     """
 
     def __init__(
@@ -80,8 +87,10 @@ class BackendError(RunError):
         retry_after: float | None = None,
         status: int | None = None,
         fatal: bool = False,
+        usage: Usage | None = None,
     ) -> None:
         super().__init__(message)
+        self.usage = usage
         self.kind = kind
         self.retryable = retryable
         self.retry_after = retry_after

@@ -281,7 +281,8 @@ class OpenAI:
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = choice.get("message") if isinstance(choice, dict) else None
         if not isinstance(choice, dict) or not isinstance(message, dict):
-            raise self._broken(f"has no choices: {self._excerpt(data)}")
+            usage = read_usage(reply.get("usage"))
+            raise self._broken(f"has no choices: {self._excerpt(data)}", usage)
         finish, text = choice.get("finish_reason"), _text(message.get("content"))
         if not text and isinstance(message.get("refusal"), str):
             text, finish = message["refusal"], "refusal"
@@ -295,12 +296,13 @@ class OpenAI:
             raw=reply,
         )
 
-    def _broken(self, what: str) -> BackendError:
+    def _broken(self, what: str, usage: Usage | None = None) -> BackendError:
         return BackendError(
             self._clean(f"the reply of {self.shown_url} {what}"),
             kind="broken_reply",
             retryable=True,
             status=200,
+            usage=usage,
         )
 
     # -- what goes wrong --------------------------------------------------------------------
