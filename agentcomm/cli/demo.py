@@ -93,7 +93,7 @@ def show(console: Console, done: Done, folder: Path, picture: Path, seconds: flo
     from agentcomm.cli.tables import number, table
     from agentcomm.evaluation.compare import compare
 
-    made = table("topology", "what is alive", right=("score", "95%", "input", "output", "calls", "saved"))
+    made = table("topology", "who reads whom", right=("score", "95%", "input", "output", "calls", "saved"))
     whole = _tokens(done[0][1])
     for setting, run in done:
         summary = run.summary()
@@ -148,7 +148,7 @@ def draw_picture(done: Done) -> str:
     from agentcomm.evaluation.picture import Panel, draw
 
     whole = _tokens(done[0][1])
-    panels = []
+    panels: list[Panel] = []
     for setting, run in done:
         score = run.summary()["score"]["mean"]
         saved = 1 - _tokens(run) / whole if whole else 0.0
@@ -157,7 +157,8 @@ def draw_picture(done: Done) -> str:
         )
         edges, topology = run.usage.by_edge(), setting.topology
         if callable(topology):  # chosen item by item: drawn is what any item used
-            topology = setting.graph.topology(edges=[e for e in setting.graph.edges if str(e.key) in edges])
+            used = [e for e in setting.graph.edges if str(e.key) in edges]
+            topology = setting.graph.topology(agents=run.usage.by_agent(), edges=used)
         panels.append(Panel(setting.name, note, setting.graph, edges, topology))
     return draw(panels)
 

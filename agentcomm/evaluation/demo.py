@@ -27,7 +27,7 @@ REFERENCE = "complete"
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to run the team; ``note`` says in a few words what is alive."""
+    """One way to run the team; ``note`` says in a few words who reads whom."""
 
     name: str
     note: str
@@ -52,17 +52,17 @@ def settings() -> list[Setting]:
         "single", {"role": "Answer from these facts.", "system": complete.system, "max_tokens": 16}
     )
     return [
-        Setting(REFERENCE, "all read all before", complete),
-        Setting("chain", "each reads the last", load_graph("records_team", {"topology": "chain"})),
-        Setting("no edges", "control: judge reads all", complete, complete.topology(without_edges=among)),
+        Setting(REFERENCE, "all before them", complete),
+        Setting("chain", "the one before", load_graph("records_team", {"topology": "chain"})),
+        Setting("no edges", "judge reads all", complete, complete.topology(without_edges=among)),
         Setting(
             "pruned",
-            "without s3, s4, chatter",
+            "s1, s2 to judge",
             complete,
             complete.topology(without_agents=noise, without_edges=among),
         ),
-        Setting("routed", "who knows the name asked for", complete, routed),
-        Setting("single", "control: one sees all", solo),
+        Setting("routed", "knower to judge", complete, routed),
+        Setting("single", "one sees all", solo),
     ]
 
 

@@ -23,9 +23,10 @@ _STYLE = """
   .dead { fill: #f3f4f6; stroke: #d1d5db } .edge { stroke: #4f46e5; fill: none; opacity: .6 }
   .temporal { stroke-dasharray: 5 4 } .cut { stroke: #d1d5db; fill: none; stroke-dasharray: 2 4 }
   .head { fill: #4f46e5; opacity: .85 } .name { text-anchor: middle; font-size: 11px }
-  .tokens { text-anchor: middle; font-size: 9px; fill: #6b7280 }
+  .tokens { text-anchor: middle; font-size: 9px; fill: #374151; paint-order: stroke; stroke: #fff; stroke-width: 3px }
   @media (prefers-color-scheme: dark) {
-    svg { background: #0f172a; color: #e2e8f0 } text { fill: #e2e8f0 } .note, .tokens { fill: #94a3b8 }
+    svg { background: #0f172a; color: #e2e8f0 } text { fill: #e2e8f0 } .note { fill: #94a3b8 }
+    .tokens { fill: #e2e8f0; stroke: #0f172a }
     .node { fill: #312e81; stroke: #a5b4fc } .decision { fill: #78350f; stroke: #fbbf24 }
     .dead { fill: #1e293b; stroke: #475569 } .edge { stroke: #a5b4fc } .head { fill: #a5b4fc }
     .cut { stroke: #475569 }
