@@ -11,6 +11,7 @@ from agentcomm.episode import Episode, Listener, Turns, run_episode
 from agentcomm.graph import AgentGraph, Topology
 from agentcomm.ledger.limits import Scope
 from agentcomm.ledger.store import Ledger
+from agentcomm.message import content_id
 from agentcomm.options import RunOptions
 from agentcomm.schedule import Schedule
 from agentcomm.task import Item, as_item
@@ -82,7 +83,10 @@ async def run(
                 listen=listen,
             )
             await check_models(calls, graph)
-            return await run_episode(opts.make_executor(), turns, thread=item.id)
+            # A checkpoint continues the same question to the same model, and no other.
+            asked = model if model is None or isinstance(model, str) else model.name
+            thread = content_id(item.id, item.content_hash, asked, opts.identity())
+            return await run_episode(opts.make_executor(), turns, thread=thread)
     finally:
         if own:
             book.close()

@@ -409,6 +409,15 @@ async def test_a_run_with_checkpoints_continues_wherever_it_was_cut_off(
     assert len(answered) == len(set(answered)) == 4 * CALLS
 
 
+async def test_a_checkpoint_of_one_model_or_seed_never_answers_for_another(tmp_path: Path) -> None:
+    given = {"checkpoint": tmp_path / "c.sqlite", "executor": "langgraph"}
+    one = Scripted(default="one", name="one")
+    assert (await ac.run(team(), "Hm?", one, **given)).answer == "one"
+    assert (await ac.run(team(), "Hm?", Scripted(default="two", name="two"), **given)).answer == "two"
+    assert (await ac.run(team(), "Hm?", one, **given)).usage.calls == 0  # it was finished
+    assert (await ac.run(team(), "Hm?", one, **given, seed=1)).usage.calls == CALLS
+
+
 # -- several runs at once ----------------------------------------------------------------------
 
 
