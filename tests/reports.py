@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
+from collections import Counter
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -105,7 +111,7 @@ def make(
     *,
     topology: TopologyOf = None,
     samples: int = 1,
-    **options: object,
+    **options: Any,
 ) -> Path:
     """A run directory, made with the plain executor and without waits."""
     from agentcomm.calls import Retry
@@ -138,3 +144,52 @@ def hostile(path: Path, n: int = 8) -> Path:
     items = [Item(f"id {i} {HOSTILE[i % 8]}", HOSTILE[i % 8], answer=HOSTILE[(i + 1) % 8]) for i in range(n)]
     task = Task("</title><script>", items, lambda item, answer: Score(0.0, answer))
     return make(path, graph, task, Scripted(lambda request: "\n".join(HOSTILE)))
+
+
+class Opened:
+    """A report as its script sees it."""
+
+    def __init__(self, path: Path) -> None:
+        self.html = path.read_text(encoding="utf-8")
+        parser = _Scripts()
+        parser.feed(self.html)
+        parser.close()
+        self.tags = parser.tags
+        self.scripts = parser.scripts
+        """Content of each script element, by its id (``""`` for the one that runs)."""
+        self.facts = json.loads(self.scripts["facts"])
+        self.table = self._unpack("table")
+        self.where = self._unpack("where")
+
+    def _unpack(self, name: str) -> Any:
+        return json.loads(gzip.decompress(base64.b64decode(self.scripts[name])))
+
+    def rows(self, run: int, column: str) -> list[Any]:
+        return list(self.table["runs"][run][column])
+
+    def conversation(self, row: int) -> dict[str, Any] | None:
+        chunk, index = self.where[0][row], self.where[1][row]
+        return None if chunk < 0 else self._unpack(f"chunk-{chunk}")[index]
+
+
+class _Scripts(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: Counter[str] = Counter()
+        self.scripts: dict[str, str] = {}
+        self._open: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        if tag == "script":
+            self._open = dict(attrs).get("id") or ""
+            assert self._open not in self.scripts
+            self.scripts[self._open] = ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "script":
+            self._open = None
+
+    def handle_data(self, data: str) -> None:
+        if self._open is not None:
+            self.scripts[self._open] += data
