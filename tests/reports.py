@@ -19,6 +19,8 @@ from agentcomm.channels import truncate
 from agentcomm.errors import BackendError
 from agentcomm.evaluation.run import TopologyOf, evaluate
 from agentcomm.graph import Agent, AgentGraph, Edge
+from agentcomm.ledger.rows import EpisodeRow
+from agentcomm.ledger.store import Ledger
 from agentcomm.task import Item, Score, Task
 
 HOSTILE = (
@@ -144,6 +146,23 @@ def hostile(path: Path, n: int = 8) -> Path:
     items = [Item(f"id {i} {HOSTILE[i % 8]}", HOSTILE[i % 8], answer=HOSTILE[(i + 1) % 8]) for i in range(n)]
     task = Task("</title><script>", items, lambda item, answer: Score(0.0, answer))
     return make(path, graph, task, Scripted(lambda request: "\n".join(HOSTILE)))
+
+
+def ten_thousand(path: Path) -> Path:
+    """A run of 10,000 items of which every third is wrong; their calls are not in it, to be quick."""
+    make(path, SINGLE, numbers(1), answering(lambda i: True))
+    items = [f"q{i:05d}" for i in range(10_000)]
+    (path / "items.json").write_text(json.dumps(dict.fromkeys(items, "0" * 64)), encoding="utf-8")
+
+    async def go() -> None:
+        with Ledger.open(path / "ledger.sqlite") as ledger:
+            async with anyio.create_task_group() as group:
+                for i, item in enumerate(items):
+                    row = EpisodeRow(item, 0, "ok", f"Answer: {i}", float(i % 3 != 2), str(i), None, 0.1, float(i))
+                    group.start_soon(ledger.record_episode, row)
+
+    anyio.run(go)
+    return path
 
 
 class Opened:

@@ -12,7 +12,7 @@ from agentcomm.backends.scripted import Scripted
 from agentcomm.evaluation.report import write_report
 from agentcomm.ledger.limits import Limits
 from tests.browser.conftest import Browser
-from tests.reports import HOSTILE, SINGLE, TEAM, answering, hostile, make, numbers
+from tests.reports import HOSTILE, SINGLE, TEAM, answering, hostile, make, numbers, ten_thousand
 
 pytestmark = pytest.mark.browser
 
@@ -306,7 +306,7 @@ def test_a_run_still_going_says_so_at_the_top(browser: Browser, tmp_path: Path) 
     assert "is not finished" in browser.text("main > :first-child")
     assert "of 30 episodes" in browser.text(".banner")
     browser.click("[data-filter=waiting]")
-    assert browser.count(".rows .row") >= 15
+    assert browser.count(".rows .row") >= 5
 
 
 def test_fifty_agents_are_drawn_and_can_be_walked(browser: Browser, tmp_path: Path) -> None:
@@ -329,23 +329,18 @@ def test_fifty_agents_are_drawn_and_can_be_walked(browser: Browser, tmp_path: Pa
 
 
 def test_ten_thousand_rows_are_few_elements_and_filter_at_once(browser: Browser, tmp_path: Path) -> None:
-    """The run's directory is not made call by call here: only the table's size matters."""
-    from agentcomm.evaluation import report as module
-    from tests.browser.conftest import inflated
-
-    run = make(tmp_path / "solo", SINGLE, numbers(3), answering(lambda i: i != 1))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_table", inflated(module._table, 10_000))
-        patch.setattr(module, "packed", module.packed)
-        write_report([run], tmp_path / "report.html")
+    write_report([ten_thousand(tmp_path / "many")], tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size < 20_000_000
     browser.open(tmp_path / "report.html")
     assert browser.text(".count") == "10,000 items"
     assert browser.count(".rows .row") < 60
     focus_table(browser)
     browser.press(END)
-    assert browser.text(".row.active .c-item") == "row 9999" and browser.count(".rows .row") < 60
+    assert active(browser) == "q09999" and browser.count(".rows .row") < 60
     spent = browser.js(
         "const t = performance.now(); document.querySelector('[data-filter=wrong]').click(); return performance.now() - t"
     )
-    assert spent < 2000  # milliseconds; about 10 on two cores
+    assert spent < 2000  # milliseconds; about 20 on two cores
     assert browser.text(".count") == "3,333 of 10,000 items"
+    browser.press(END, ENTER)
+    browser.wait(lambda: browser.text("#sheet-title") == "q09998")

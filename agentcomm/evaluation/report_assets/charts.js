@@ -107,13 +107,13 @@ function runsTable() {
 /** What each agent's calls cost: for one run, where there is room for it. */
 function agentsTable(run) {
   const most = Math.max(1, ...run.agents.map((a) => a.input + a.output));
-  const shown = [...run.agents].sort((a, b) => b.input + b.output - a.input - a.output).slice(0, 12), rest = run.agents.length - shown.length;
+  const shown = [...run.agents].sort((a, b) => b.input + b.output - a.input - a.output).slice(0, 8), rest = run.agents.length - shown.length;
   return el("div", { class: "panel flush" }, el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Agents" }, el("table", { class: "runs" },
     el("thead", {}, el("tr", {}, ["Agent", "", "Calls", "Input", "Output"].map((h, i) => el("th", { scope: "col", class: i > 1 ? "n" : null }, h)))),
     el("tbody", {}, shown.map((a) => el("tr", {}, el("th", { scope: "row" }, name(a.name), a.decision && el("span", { class: "chip" }, "decides"), a.alive === 0 && el("span", { class: "chip" }, "pruned")),
       el("td", { class: "grown" }, el("span", { class: "track" }, el("span", { class: "bar", vars: { width: (100 * (a.input + a.output) / most).toFixed(1) + "%" } }))),
       el("td", { class: "n" }, a.function ? "–" : count(a.calls), a.failed_calls ? el("span", { class: "sub" }, `${count(a.failed_calls)} failed`) : null), el("td", { class: "n" }, brief(a.input)), el("td", { class: "n" }, brief(a.output))))))),
-    rest > 0 && el("p", { class: "quiet more pad" }, `and ${plural(rest, "more agent")}`));
+    rest > 0 && el("p", { class: "quiet more under" }, `and ${plural(rest, "more agent")}`));
 }
 
 function verdict(a) {

@@ -10,7 +10,8 @@ function places(run) {
   const waves = Array.from({ length: levels }, (_, l) => run.agents.flatMap((a, i) => (a.level === l ? [i] : [])));
   const widest = Math.max(...waves.map((w) => w.length));
   const at = new Array(n);
-  if (levels <= 9 && widest <= 14 && skip <= spatial.length / 4) {
+  const beside = run.edges.filter((e) => e.sender !== e.reader && run.agents[e.sender].level === run.agents[e.reader].level).length;
+  if (beside <= run.edges.length / 3 && levels <= 9 && widest <= 14 && skip <= spatial.length / 4) {
     waves.forEach((wave, l) => wave.forEach((agent, i) => {
       // A wave of one is set a little off the line, so that edges to later waves don't hide behind it.
       const shift = wave.length === 1 && levels > 3 && l > 0 && l < levels - 1 ? (l % 2 ? -0.16 : 0.16) : 0;
@@ -67,6 +68,24 @@ function agentLines(run, agent) {
   return lines;
 }
 
+/** A bend near `wanted` with which the edge passes by other agents instead of through them. */
+function clear(xy, edge, wanted, length, room) {
+  const [x1, y1] = xy[edge.sender], [x2, y2] = xy[edge.reader];
+  const others = xy.filter((_, i) => i !== edge.sender && i !== edge.reader);
+  const gap = (bend) => {
+    const mx = (x1 + x2) / 2 - (y2 - y1) / length * bend, my = (y1 + y2) / 2 + (x2 - x1) / length * bend;
+    let least = Infinity;
+    for (let t = 0.08; t < 0.95; t += 0.06) {
+      const x = (1 - t) ** 2 * x1 + 2 * t * (1 - t) * mx + t * t * x2, y = (1 - t) ** 2 * y1 + 2 * t * (1 - t) * my + t * t * y2;
+      for (const [ox, oy] of others) least = Math.min(least, Math.hypot(x - ox, y - oy));
+    }
+    return least;
+  };
+  const tried = [wanted];
+  for (let k = 1; k <= 7; k++) tried.push(wanted + k * length * 0.07, wanted ? wanted + k * length * 0.1 : -k * length * 0.07);
+  return tried.find((bend) => gap(bend) >= room) ?? tried.reduce((a, b) => (gap(b) > gap(a) ? b : a));
+}
+
 /** The picture of one run. `hot(edge)` from outside lights one edge up. */
 function drawGraph(run, width) {
   const many = run.agents.length > 14;
@@ -97,9 +116,8 @@ function drawGraph(run, width) {
       path = `M${x1 - 6},${y1 - radius} c-16,-30 28,-30 12,0`;
     } else {
       const length = Math.hypot(x2 - x1, y2 - y1) || 1, ux = (x2 - x1) / length, uy = (y2 - y1) / length;
-      const levels = Math.abs(run.agents[edge.reader].level - run.agents[edge.sender].level);
-      let bend = kind === "ring" ? length * 0.08 : levels > 1 ? Math.min(90, length * 0.17) : 0;
-      if (edge.kind === "temporal") bend = Math.max(34, length * 0.2);
+      let bend = kind === "ring" ? length * (edge.kind === "temporal" ? 0.2 : 0.08) : edge.kind === "temporal" ? Math.max(34, length * 0.2) : 0;
+      if (kind === "waves" && !many) bend = clear(xy, edge, bend, length, radius + 6 + thick / 2);
       const mx = (x1 + x2) / 2 - uy * bend, my = (y1 + y2) / 2 + ux * bend;
       // The line leaves and arrives along the curve, not along the chord.
       const a = Math.hypot(mx - x1, my - y1) || 1, b = Math.hypot(x2 - mx, y2 - my) || 1;
@@ -133,7 +151,7 @@ function drawGraph(run, width) {
     const lx = out ? x + out[0] / far * (radius + 7) : x, ly = out ? y + out[1] / far * (radius + 9) + 4 : y + radius + 15;
     const anchor = out ? (out[0] / far > 0.35 ? "start" : out[0] / far < -0.35 ? "end" : "middle") : "middle";
     // Where names would touch on the ring they stand like spokes.
-    const spoke = out && run.agents.length > 24 ? Math.atan2(out[1], out[0]) * 180 / Math.PI : null;
+    const spoke = out && run.agents.length > 24 && !agent.decision ? Math.atan2(out[1], out[0]) * 180 / Math.PI : null;
     const turned = spoke !== null && Math.abs(spoke) > 90;
     const label = spoke === null
       ? { x: lx.toFixed(1), y: ly.toFixed(1), "text-anchor": anchor }
