@@ -91,7 +91,9 @@ def answering(right: Callable[[int], bool], *, fail: Callable[[int], bool] = lam
         if "Find the first mistake" in prompt:
             return "No mistake found: the two numbers are added, and the sum is as it should be."
         if "in another way" in prompt:
-            return f"Counting up from {i}, {more} steps: " + ", ".join(str(i + k) for k in range(more + 1)) + "."
+            return (
+                f"Counting up from {i}, {more} steps: " + ", ".join(str(i + k) for k in range(more + 1)) + "."
+            )
         if fail(i) and "final answer" in prompt:
             return BackendError("the prompt was refused by a filter", kind="refused")
         if "final answer" in prompt:
@@ -158,7 +160,9 @@ def ten_thousand(path: Path) -> Path:
         with Ledger.open(path / "ledger.sqlite") as ledger:
             async with anyio.create_task_group() as group:
                 for i, item in enumerate(items):
-                    row = EpisodeRow(item, 0, "ok", f"Answer: {i}", float(i % 3 != 2), str(i), None, 0.1, float(i))
+                    row = EpisodeRow(
+                        item, 0, "ok", f"Answer: {i}", float(i % 3 != 2), str(i), None, 0.1, float(i)
+                    )
                     group.start_soon(ledger.record_episode, row)
 
     anyio.run(go)

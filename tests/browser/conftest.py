@@ -29,7 +29,9 @@ class Browser:
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
-    def open(self, path: Path, fragment: str = "", *, dark: bool = False, size: tuple[int, int] = (1360, 900)) -> None:
+    def open(
+        self, path: Path, fragment: str = "", *, dark: bool = False, size: tuple[int, int] = (1360, 900)
+    ) -> None:
         """Open a report and wait until it is drawn."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})

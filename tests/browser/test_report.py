@@ -33,7 +33,11 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     team = make(folder / "team", TEAM, task, answering(lambda i: i % 5 > 0, fail=lambda i: i == 7))
     (team / "value.json").write_text(json.dumps({"edges": {"solver->judge": 0.2, "critic->judge": -0.1}}))
     cut = make(
-        folder / "cut", TEAM, task, answering(lambda i: True), topology=TEAM.topology(without_agents=["checker"])
+        folder / "cut",
+        TEAM,
+        task,
+        answering(lambda i: True),
+        topology=TEAM.topology(without_agents=["checker"]),
     )
     solo = make(folder / "solo", SINGLE, task, answering(lambda i: i % 3 > 0))
     write_report([team, cut, solo], folder / "report.html")
@@ -94,7 +98,9 @@ def test_what_was_cut_is_grey_in_the_run_that_cut_it(browser: Browser, three: Pa
     assert browser.count(".graph .node.dead") == 1
 
 
-def test_pointing_at_an_edge_and_focusing_it_in_the_list_say_what_it_costs(browser: Browser, three: Path) -> None:
+def test_pointing_at_an_edge_and_focusing_it_in_the_list_say_what_it_costs(
+    browser: Browser, three: Path
+) -> None:
     browser.open(three)
     browser.wait(lambda: browser.count(".edge-row") == 6)
     browser.js("document.querySelector('.edge-row').focus()")
@@ -106,7 +112,10 @@ def test_pointing_at_an_edge_and_focusing_it_in_the_list_say_what_it_costs(brows
     browser.js("document.querySelector('.graph .node').focus()")
     assert "calls" in browser.text("#tip")
     browser.press(RIGHT)
-    assert browser.js("return [...document.querySelectorAll('.graph .node')].indexOf(document.activeElement)") == 1
+    assert (
+        browser.js("return [...document.querySelectorAll('.graph .node')].indexOf(document.activeElement)")
+        == 1
+    )
 
 
 def test_filters_narrow_the_table_and_add_up(browser: Browser, three: Path) -> None:
@@ -119,9 +128,14 @@ def test_filters_narrow_the_table_and_add_up(browser: Browser, three: Path) -> N
     disagreed = browser.text(".count")
     browser.click("[data-filter=wrong]")
     assert browser.text(".count") == disagreed  # whoever disagreed, somebody was wrong
-    browser.js("const s = document.querySelector('.filters select'); s.value = 2; s.dispatchEvent(new Event('change'))")
+    browser.js(
+        "const s = document.querySelector('.filters select'); s.value = 2; s.dispatchEvent(new Event('change'))"
+    )
     assert browser.text(".count") == f"20 of {ITEMS} items"
-    assert browser.js("return document.querySelector('[data-filter=wrong]').getAttribute('aria-pressed')") == "true"
+    assert (
+        browser.js("return document.querySelector('[data-filter=wrong]').getAttribute('aria-pressed')")
+        == "true"
+    )
 
 
 def test_words_are_found_in_ids_questions_and_answers(browser: Browser, three: Path) -> None:
@@ -141,7 +155,9 @@ def test_a_click_on_a_head_sorts_and_another_turns_it_round(browser: Browser, th
     browser.click(".head.c-tokens button")
     seen = browser.js(tokens)
     assert seen == sorted(seen)
-    assert browser.js("return document.querySelector('.head.c-tokens').getAttribute('aria-sort')") == "ascending"
+    assert (
+        browser.js("return document.querySelector('.head.c-tokens').getAttribute('aria-sort')") == "ascending"
+    )
 
 
 def test_an_episode_is_opened_walked_and_closed_by_keyboard_alone(browser: Browser, three: Path) -> None:
@@ -194,7 +210,9 @@ def test_an_address_opens_a_conversation_in_its_run(browser: Browser, three: Pat
     assert browser.console() == []
 
 
-def test_a_conversation_shows_what_was_given_what_it_cost_and_what_was_cut_away(browser: Browser, three: Path) -> None:
+def test_a_conversation_shows_what_was_given_what_it_cost_and_what_was_cut_away(
+    browser: Browser, three: Path
+) -> None:
     browser.open(three, "#team/q00011")
     browser.wait(lambda: browser.count(f"{OPEN} .turn") == 7)
     page = browser.text(OPEN)
@@ -236,7 +254,9 @@ def test_the_policy_stops_what_a_mistake_would_let_through(browser: Browser, thr
         "try { document.body.innerHTML = '<b>x</b>'; return 'let through' } catch (error) { return error.name }"
     )
     assert refused == "TypeError"
-    browser.js("const s = document.createElement('img'); s.src = 'http://127.0.0.1:9/x.png'; document.body.append(s)")
+    browser.js(
+        "const s = document.createElement('img'); s.src = 'http://127.0.0.1:9/x.png'; document.body.append(s)"
+    )
     browser.wait(lambda: any("Content Security Policy" in line for line in browser.console()))
 
 
@@ -282,7 +302,19 @@ def test_everything_that_can_be_used_has_a_name(browser: Browser, three: Path) -
     browser.open(three, "#team/q00011")
     browser.wait(lambda: browser.count(OPEN))
     nodes = browser.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
-    used = {"button", "tab", "textbox", "searchbox", "combobox", "grid", "listbox", "option", "dialog", "img", "link"}
+    used = {
+        "button",
+        "tab",
+        "textbox",
+        "searchbox",
+        "combobox",
+        "grid",
+        "listbox",
+        "option",
+        "dialog",
+        "img",
+        "link",
+    }
     nameless = [
         n["role"]["value"]
         for n in nodes

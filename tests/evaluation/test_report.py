@@ -17,7 +17,9 @@ from agentcomm.backends.base import ChatRequest
 from agentcomm.backends.scripted import Scripted
 from agentcomm.errors import BackendError, ConfigError
 from agentcomm.evaluation.page import as_json, packed
-from agentcomm.evaluation.report import FAILED, LONGEST, NOT_RUN, OK, Written, write_report
+from agentcomm.evaluation.report import Written, write_report
+from agentcomm.evaluation.report_facts import FAILED, NOT_RUN, OK
+from agentcomm.evaluation.report_texts import LONGEST
 from agentcomm.evaluation.run import Progress
 from agentcomm.graph import Agent, AgentGraph, Edge
 from agentcomm.ledger.limits import Limits
@@ -135,7 +137,10 @@ def test_a_topology_chosen_for_each_item_gives_shares(tmp_path: Path) -> None:
 
 def test_an_edges_worth_comes_from_value_json_and_is_else_unknown(tmp_path: Path) -> None:
     run = make(tmp_path / "team", TEAM, numbers(2), answering(lambda i: True))
-    value = {"what": "points", "edges": {"solver->critic": 0.2, "critic->solver temporal": {"worth": -0.1, "low": -0.2}}}
+    value = {
+        "what": "points",
+        "edges": {"solver->critic": 0.2, "critic->solver temporal": {"worth": -0.1, "low": -0.2}},
+    }
     (run / "value.json").write_text(json.dumps(value), encoding="utf-8")
     (facts,) = report(run).facts["runs"]
     assert [e["worth"] for e in facts["edges"]] == [0.2, None, None, None, -0.1, None]
@@ -188,7 +193,9 @@ def test_retries_and_failures_are_in_the_conversation(tmp_path: Path) -> None:
     calls = talk["runs"][0]["turns"][0]["calls"]
     assert [c.get("error") for c in calls] == ["rate_limit", "rate_limit", None]
     assert calls[0]["why"] == "busy" and "input" not in calls[0]  # unknown, not zero
-    failed = report(make(tmp_path / "bad", SINGLE, numbers(1), Scripted(lambda r: BackendError("no", kind="refused"))))
+    failed = report(
+        make(tmp_path / "bad", SINGLE, numbers(1), Scripted(lambda r: BackendError("no", kind="refused")))
+    )
     broken = failed.conversation(0)
     assert broken is not None and "refused" in broken["runs"][0]["failure"]
 
@@ -215,9 +222,7 @@ def test_function_agents_words_are_shown_though_they_made_no_call(tmp_path: Path
 
 def test_a_long_text_is_cut_and_says_how_long_it_was(tmp_path: Path) -> None:
     long = "word " * LONGEST
-    opened = report(
-        make(tmp_path / "solo", SINGLE, numbers(1), Scripted(lambda r: long), max_tokens=100_000)
-    )
+    opened = report(make(tmp_path / "solo", SINGLE, numbers(1), Scripted(lambda r: long), max_tokens=100_000))
     talk = opened.conversation(0)
     assert talk is not None
     text, length, sha = talk["texts"][talk["runs"][0]["turns"][0]["calls"][0]["reply"]]
@@ -233,7 +238,9 @@ def test_a_text_read_by_many_is_in_the_file_once(tmp_path: Path) -> None:
         [*(Edge("speaker", r.name) for r in readers), *(Edge(r.name, "judge") for r in readers)],
         "judge",
     )
-    talk = report(make(tmp_path / "many", graph, numbers(1), Scripted(lambda r: "the very same words"))).conversation(0)
+    talk = report(
+        make(tmp_path / "many", graph, numbers(1), Scripted(lambda r: "the very same words"))
+    ).conversation(0)
     assert talk is not None and talk["texts"].count("the very same words") == 1
 
 
@@ -392,7 +399,15 @@ def test_the_file_names_no_address_and_parses_no_string_as_markup(tmp_path: Path
     opened = report(make(tmp_path / "solo", SINGLE, numbers(1), answering(lambda i: True)))
     assert set(re.findall(r"https?://[^\s\"'`]+", opened.html)) == {"http://www.w3.org/2000/svg"}
     script = opened.scripts[""]
-    for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "DOMParser"):
+    for word in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "new Function",
+        "DOMParser",
+    ):
         assert word not in script
 
 

@@ -32,11 +32,16 @@ function drawFront(width) {
   out.push(svg("text", { class: "axis label", x: left, y: top - 2, "text-anchor": "start" }, "↑ score"));
   const front = shown.filter(({ p }) => p.front).sort((a, b) => a.p.tokens - b.p.tokens);
   if (front.length > 1) out.push(svg("path", { class: "front", d: front.map(({ p }, i) => (i ? `H${X(p.tokens).toFixed(1)}V${Y(p.score).toFixed(1)}` : `M${X(p.tokens).toFixed(1)},${Y(p.score).toFixed(1)}`)).join("") }));
-  // Names to the right of their points, pushed apart where they would touch.
-  const labels = shown.map(({ run, i, p }) => ({ run, i, x: X(p.tokens), y: Y(p.score) - 9 })).sort((a, b) => a.y - b.y);
-  for (let k = 1; k < labels.length; k++) {
-    for (let j = 0; j < k; j++) if (Math.abs(labels[k].x - labels[j].x) < 110 && labels[k].y - labels[j].y < 14) labels[k].y = labels[j].y + 14;
-  }
+  // Names stand to the right of their points; one that would touch another moves up.
+  const labels = shown.map(({ run, i, p }) => {
+    const text = (run.name.length > 22 ? "…" + run.name.slice(-21) : run.name).replace(HIDDEN, "�"), x = X(p.tokens), wide = 6.6 * text.length;
+    const end = x + wide > width - right;
+    return { i, text, end, x: end ? x - 9 : x + 9, from: end ? x - 9 - wide : x + 9, to: end ? x - 9 : x + 9 + wide, y: Y(p.score) - 9 };
+  }).sort((a, b) => b.y - a.y || b.to - a.to);
+  labels.forEach((label, k) => {
+    const before = labels.slice(0, k).sort((a, b) => b.y - a.y);
+    for (const other of before) if (label.from < other.to + 6 && label.to > other.from - 6 && Math.abs(label.y - other.y) < 14) label.y = other.y - 14;
+  });
   for (const { run, i, p } of shown) {
     const x = X(p.tokens), y = Y(p.score), spread = p.spread ?? 0;
     const mark = svg("g", { class: `point${p.front === false ? " beaten" : ""}`, vars: { "--colour": runColour(i) } },
@@ -49,11 +54,7 @@ function drawFront(width) {
     mark.addEventListener("pointerleave", () => tip.hide());
     out.push(mark);
   }
-  for (const { run, i, x, y } of labels) {
-    const end = x > width - right - 90;
-    const shownName = run.name.length > 22 ? "…" + run.name.slice(-21) : run.name;
-    out.push(svg("text", { class: "tag", x: end ? x - 9 : x + 9, y, "text-anchor": end ? "end" : "start", vars: { "--colour": runColour(i) } }, shownName.replace(HIDDEN, "�")));
-  }
+  for (const { i, text, end, x, y } of labels) out.push(svg("text", { class: "tag", x, y: Math.max(10, y), "text-anchor": end ? "end" : "start", vars: { "--colour": runColour(i) } }, text));
   const words = shown.map(({ run, p }) => `${run.name}: score ${score(p.score)}, ${count(p.tokens)} tokens an item`).join("; ");
   return svg("svg", { class: "chart", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Score against tokens. ${words}` }, out);
 }
@@ -138,7 +139,7 @@ function partBars(run, onedge) {
     const row = el("li", { class: "part edge-row", role: "option", tabindex: k ? -1 : 0, "aria-label": `${arrow(run, edge)}${edge.kind === "temporal" ? ", next round" : ""}: ${plural(edge.tokens, "token")}, ${share(edge.tokens)} of input, ${plural(edge.messages, "message")}, worth ${edge.worth === null ? "unknown" : edge.worth.toFixed(3)}` },
       el("span", { class: "part-name" }, name(arrow(run, edge)), edge.kind === "temporal" && el("span", { class: "quiet" }, " next round"), edge.channel && el("span", { class: "chip" }, name(edge.channel))),
       el("span", { class: "track" }, el("span", { class: "bar edge-bar", vars: { width: (100 * edge.tokens / most).toFixed(2) + "%", "--colour": worth.colour(edge) } })), el("span", { class: "n" }, brief(edge.tokens)), el("span", { class: "n quiet" }, share(edge.tokens)));
-    const on = () => { onedge(i); tip.at(row, edgeLines(run, edge)); };
+    const on = () => { onedge(i); tip.at(row, edgeLines(run, edge), true); };
     row.addEventListener("pointerenter", on);
     row.addEventListener("focus", on);
     for (const leave of ["pointerleave", "blur"]) row.addEventListener(leave, () => { onedge(null); tip.hide(); });

@@ -55,7 +55,7 @@ function brief(n) {
   if (a >= 1e4) return (n / 1e3).toFixed(a >= 1e5 ? 0 : 1) + "k";
   return count(n);
 }
-const percent = (x, digits = 0) => (x === null || x === undefined ? "–" : (100 * x).toFixed(digits) + " %");
+const percent = (x, digits = 0) => (x === null || x === undefined ? "–" : (100 * x).toFixed(digits).replace("-", "−") + " %");
 const score = (x) => (x === null || x === undefined ? "–" : x.toFixed(2));
 const points = (x) => (x > 0 ? "+" : x < 0 ? "−" : "±") + Math.abs(100 * x).toFixed(1);
 const seconds = (s) => (s === null || s === undefined ? "–" : s < 10 ? s.toFixed(1) + " s" : s < 120 ? Math.round(s) + " s" : Math.round(s / 60) + " min");
@@ -100,9 +100,14 @@ const tip = {
     this.node.style.left = Math.max(8, Math.min(innerWidth - w - 8, x + 14)) + "px";
     this.node.style.top = Math.max(8, y + h + 24 > innerHeight ? y - h - 12 : y + 16) + "px";
   },
-  at(node, lines) {
+  /** Beside an element that has the focus; to its left, where there is room, if it is one of a list. */
+  at(node, lines, left = false) {
     const box = node.getBoundingClientRect();
     this.show(lines, box.left + Math.min(box.width / 2, 160), box.top + box.height / 2);
+    const w = this.node.offsetWidth;
+    if (!left || box.left < w + 20) return;
+    this.node.style.left = box.left - w - 12 + "px";
+    this.node.style.top = Math.max(8, box.top - 8) + "px";
   },
   hide() { this.node.hidden = true; },
 };
