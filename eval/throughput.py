@@ -68,6 +68,9 @@ class Recorder:
         self.asked[request.id] = request
         return await self.inner.chat(request)
 
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
 
 @dataclasses.dataclass
 class Speed:
@@ -121,6 +124,7 @@ async def through_graph(setup: Setup, mark: str) -> tuple[Speed, list[list[ChatR
             marked(setup.graph, mark), setup.task, recorder, out=Path(folder) / "run", options=setup.options
         )
         seconds = time.perf_counter() - began
+    await recorder.aclose()
     if run.failed or run.stopped:
         raise SystemExit(f"the evaluation failed: {run.stopped or run.episodes[0].failure}")
     usage: UsageReport = run.usage
@@ -136,7 +140,7 @@ async def by_hand(
 ) -> Speed:
     """Each group's requests one after another, so many groups at a time, over plain HTTP."""
     speed = Speed(0, 0, 0, 0.0)
-    key = setup.options.secret
+    key = os.environ.get(setup.options.api_key_env)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     limits = httpx.Limits(max_connections=side_by_side, max_keepalive_connections=side_by_side)
     queue = iter(groups)
