@@ -111,7 +111,7 @@ def test_files_are_found_beside_the_sweeps_file_from_anywhere(folder: Path, monk
         ("scripted/replies.json", "gpt-5", "unknown model 'gpt-5'"),
         ("scripted/replies.json", "scripted/none.json", "can't be read"),
         ('executor = "plain"', 'executor = "ray"', "unknown executor 'ray'"),
-        ('executor = "plain"', "temperature = -1", "can't be negative"),
+        ('executor = "plain"', "temperature = -1", "temperature=-1"),
         ('executor = "plain"', 'temperature = "hot"', "temperature = 'hot'"),
         ('executor = "plain"', "max_tokens = 1.5", "max_tokens = 1.5"),
         ('executor = "plain"', "concurrency = true", "concurrency = True"),
