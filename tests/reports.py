@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -167,6 +168,19 @@ def ten_thousand(path: Path) -> Path:
 
     anyio.run(go)
     return path
+
+
+def bulky(path: Path, n: int) -> Path:
+    """A run of SINGLE whose replies hardly compress; item 7 failed."""
+
+    def words(request: ChatRequest) -> str | Exception:
+        asked = str(request.messages[-1].content)
+        if " 7 " in asked:
+            return BackendError("no", kind="refused")
+        digest = hashlib.sha512(asked.encode()).hexdigest()
+        return " ".join(hashlib.sha512(f"{digest}{i}".encode()).hexdigest() for i in range(40))
+
+    return make(path, SINGLE, numbers(n), Scripted(words))
 
 
 class Opened:

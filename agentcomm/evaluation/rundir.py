@@ -5,6 +5,8 @@
     questions.jsonl  what every item asks and shows, one a line: for whoever reads the run later
     ledger.sqlite    every call, delivery and episode
     results.json     the summary and one row an episode, written at the end and on interruption
+    report.html      what ``agentcomm view`` drew of it, if it did
+    value.json       what its edges are worth, if somebody found out (:mod:`agentcomm.evaluation.report`)
     lock             held while a process runs in it
 
 A second run under the same configuration continues; under another it is refused and the

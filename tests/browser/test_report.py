@@ -12,7 +12,18 @@ from agentcomm.backends.scripted import Scripted
 from agentcomm.evaluation.report import write_report
 from agentcomm.ledger.limits import Limits
 from tests.browser.conftest import Browser
-from tests.reports import HOSTILE, SINGLE, TEAM, answering, hostile, make, numbers, ten_thousand
+from tests.reports import (
+    HOSTILE,
+    SINGLE,
+    TEAM,
+    Opened,
+    answering,
+    bulky,
+    hostile,
+    make,
+    numbers,
+    ten_thousand,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -339,6 +350,18 @@ def test_a_run_still_going_says_so_at_the_top(browser: Browser, tmp_path: Path) 
     assert "of 30 episodes" in browser.text(".banner")
     browser.click("[data-filter=waiting]")
     assert browser.count(".rows .row") >= 5
+
+
+def test_a_conversation_that_had_no_room_says_where_it_is(browser: Browser, tmp_path: Path) -> None:
+    write_report([bulky(tmp_path / "bulky", 400)], tmp_path / "report.html", size=1_000_000)
+    browser.open(tmp_path / "report.html")
+    assert "of 400 rows are in this file" in browser.text("footer")
+    browser.js("location.hash = '#bulky/q00007'")
+    browser.wait(lambda: browser.count(f"{OPEN} .turn") == 1)
+    absent = Opened(tmp_path / "report.html").where[0].index(-1)
+    browser.js(f"location.hash = '#bulky/q{absent:05d}'")
+    browser.wait(lambda: "isn't in the file" in browser.text(f"{OPEN} .talk"))
+    assert browser.console() == []
 
 
 def test_fifty_agents_are_drawn_and_can_be_walked(browser: Browser, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from agentcomm.ledger.store import Ledger
 from agentcomm.message import Reply, Usage
 from agentcomm.task import Item, Task
 from tests.command import agentcomm
-from tests.reports import HOSTILE, SINGLE, TEAM, Opened, answering, hostile, make, numbers
+from tests.reports import HOSTILE, SINGLE, TEAM, Opened, answering, bulky, hostile, make, numbers
 
 
 def report(*runs: Path, **options: Any) -> Opened:
@@ -247,21 +247,8 @@ def test_a_text_read_by_many_is_in_the_file_once(tmp_path: Path) -> None:
 # -- size
 
 
-def big(path: Path, n: int) -> Path:
-    """A run whose replies hardly compress."""
-
-    def words(request: ChatRequest) -> str | Exception:
-        asked = str(request.messages[-1].content)
-        if " 7 " in asked:
-            return BackendError("no", kind="refused")
-        digest = hashlib.sha512(asked.encode()).hexdigest()
-        return " ".join(hashlib.sha512(f"{digest}{i}".encode()).hexdigest() for i in range(40))
-
-    return make(path, SINGLE, numbers(n), Scripted(words))
-
-
 def test_a_report_stays_under_its_size_and_keeps_what_is_interesting(tmp_path: Path) -> None:
-    run = big(tmp_path / "big", 400)
+    run = bulky(tmp_path / "big", 400)
     written = write_report([run], tmp_path / "small.html", size=1_000_000)
     assert written.bytes < 1_000_000 and 0 < written.conversations < written.rows == 400
     opened = Opened(tmp_path / "small.html")
@@ -423,7 +410,7 @@ def test_view_writes_into_the_first_run_and_prints_where(tmp_path: Path) -> None
 
 
 def test_view_says_that_not_all_conversations_fit(tmp_path: Path) -> None:
-    done = agentcomm("view", big(tmp_path / "big", 400), "--size", "1")
+    done = agentcomm("view", bulky(tmp_path / "big", 400), "--size", "1")
     assert done.code == 0 and "of 400 conversations are in the file" in done.err
 
 
