@@ -23,7 +23,7 @@ function itemsTable(table, open) {
   search.addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(() => { state.words = search.value.trim().toLowerCase(); refresh(); }, 120); });
   const buttons = FILTERS.map(([key, label, note, test]) => {
     const n = all.reduce((a, row) => a + (test(row) ? 1 : 0), 0);
-    if (!n || (key === "disagreed" && runs.length < 2)) return null;
+    if (!n || (key === "disagreed" && runs.length < 2) || (key === "dear" && n === table.length)) return null;
     return el("button", { class: "filter", type: "button", "aria-pressed": "false", title: note, "data-filter": key, onclick: (event) => {
       const on = !state.filters.has(key);
       state.filters[on ? "add" : "delete"](key);
