@@ -7,12 +7,14 @@ from typing import Any
 import anyio
 
 from agentcomm.backends.base import Backend
+from agentcomm.calls import Calls
 from agentcomm.episode import Episode, Listener, Turns, run_episode
+from agentcomm.errors import BackendError, ConfigError
 from agentcomm.graph import AgentGraph, Topology
 from agentcomm.ledger.limits import Scope
 from agentcomm.ledger.store import Ledger
 from agentcomm.message import content_id
-from agentcomm.options import RunOptions
+from agentcomm.options import RunOptions, model_name
 from agentcomm.schedule import Schedule
 from agentcomm.task import Item, as_item
 
@@ -38,7 +40,8 @@ async def run(
         A string, or an :class:`Item` with context and views.
     model:
         A model string (``"local/smollm2"``, ``"openai/gpt-4o-mini"``, ``"vllm/FOLDER"``,
-        ``"mock/echo"``) or a backend; for agents without a model of their own.
+        ``"mock/echo"``) or a backend, which is yours to close; for agents without a model of
+        their own.
     topology:
         What of the graph is alive; everything by default.
     ledger:
@@ -69,6 +72,7 @@ async def run(
     """
     opts = RunOptions.of(options, **overrides)
     item = as_item(question)
+    asked = model_name(model)
     schedule = Schedule.of(graph, topology)
     own = ledger is None
     book = ledger if ledger is not None else Ledger.in_memory()
@@ -84,7 +88,6 @@ async def run(
             )
             await check_models(calls, graph)
             # A checkpoint continues the same question to the same model, and no other.
-            asked = model if model is None or isinstance(model, str) else model.name
             thread = content_id(item.id, item.content_hash, asked, opts.identity())
             return await run_episode(opts.make_executor(), turns, thread=thread)
     finally:
@@ -103,7 +106,7 @@ def run_sync(
     return anyio.run(call)
 
 
-async def check_models(calls: Any, graph: AgentGraph) -> None:
+async def check_models(calls: Calls, graph: AgentGraph) -> None:
     """Ask every model of the graph whether it is there, before anything is paid for.
 
     Raises
@@ -111,13 +114,22 @@ async def check_models(calls: Any, graph: AgentGraph) -> None:
     UserError
         If a server can't be reached, a model isn't there or a key is missing.
     """
-    from agentcomm.errors import BackendError, ConfigError
+    for model in dict.fromkeys(a.model for a in graph.agents if a.act is None):
+        await check(calls.backend(model))
 
-    backends = {calls.backend(a.model).name: calls.backend(a.model) for a in graph.agents if a.act is None}
-    for backend in backends.values():
-        check = getattr(backend, "check", None)
-        if check is not None:
-            try:
-                await check()
-            except BackendError as error:
-                raise ConfigError(str(error)) from error
+
+async def check(backend: Backend) -> None:
+    """Ask a backend whether its model is there, if it can tell.
+
+    Raises
+    ------
+    UserError
+        If it can't be reached or used.
+    """
+    ask = getattr(backend, "check", None)
+    if ask is None:
+        return
+    try:
+        await ask()
+    except BackendError as error:
+        raise ConfigError(str(error)) from error

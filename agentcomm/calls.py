@@ -14,9 +14,9 @@ flight can overshoot limits of tokens, cost and time, never that of calls.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -33,16 +33,12 @@ from agentcomm.ledger.limits import Limits, Scope
 from agentcomm.ledger.prices import PriceBook
 from agentcomm.ledger.rows import CallRow, DeliveryRow, Phase
 from agentcomm.ledger.store import Ledger
-from agentcomm.ledger.tokens import attribute
+from agentcomm.ledger.tokens import Attribution, attribute
 from agentcomm.message import Reply, Usage, content_id
 from agentcomm.prompting import Prompt
 
 UNREACHABLE_IN_A_ROW = 3
 """So many calls in a row that found nobody listening, after all their retries, end the run."""
-
-
-_users: Counter[int] = Counter()
-"""How many runs use a backend, by its id: a backend that two runs were given is closed by the last."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +86,10 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ConfigError(f"temperature={self.temperature}; it can't be negative")
+        if not 0.0 <= self.temperature < math.inf:
+            raise ConfigError(f"temperature={self.temperature}; it must be a number of at least 0")
+        if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
+            raise ConfigError(f"top_p={self.top_p}; it must be above 0 and at most 1")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ConfigError(f"max_tokens={self.max_tokens}; it must be at least 1")
 
@@ -150,10 +148,11 @@ class _Job:
 
 @dataclass
 class Calls:
-    """What all model calls of a run share. An async context manager: it closes the backends.
+    """What all model calls of a run share. An async context manager: it closes what it opened.
 
-    ``resolve`` turns a model string into a backend; each is opened once. ``default`` serves
-    agents without a model of their own. ``on_row`` hears of every finished attempt.
+    ``resolve`` turns a model string into a backend; each is opened once and closed at the end.
+    ``default`` serves agents without a model of their own; a backend that is given as an object
+    belongs to whoever made it and stays open. ``on_row`` hears of every finished attempt.
     """
 
     ledger: Ledger
@@ -165,7 +164,7 @@ class Calls:
     scope: Scope = field(default_factory=lambda: Scope("run", Limits()))
     resuming: bool = False
     on_row: Callable[[CallRow], None] | None = None
-    _backends: dict[str, Backend] = field(default_factory=dict, repr=False)
+    _opened: dict[str, Backend] = field(default_factory=dict, repr=False)
     _unreachable: dict[str, int] = field(default_factory=dict, repr=False)
 
     async def __aenter__(self) -> Calls:
@@ -175,12 +174,9 @@ class Calls:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with anyio.CancelScope(shield=True):
-            while self._backends:
-                _, backend = self._backends.popitem()
-                _users[id(backend)] -= 1
-                if not _users[id(backend)]:
-                    del _users[id(backend)]
-                    await backend.aclose()
+            while self._opened:
+                _, backend = self._opened.popitem()
+                await backend.aclose()
 
     def backend(self, model: str | None) -> Backend:
         """The backend of a model string, or the run's default.
@@ -199,15 +195,11 @@ class Calls:
                     "or give every agent a model of its own"
                 )
             if not isinstance(self.default, str):
-                return self._use(self.default.name, self.default)
+                return self.default
             model = self.default
-        return self._backends.get(model) or self._use(model, self.resolve(model))
-
-    def _use(self, name: str, backend: Backend) -> Backend:
-        if name not in self._backends:
-            self._backends[name] = backend
-            _users[id(backend)] += 1
-        return backend
+        if model not in self._opened:
+            self._opened[model] = self.resolve(model)
+        return self._opened[model]
 
     async def call(
         self,
@@ -325,16 +317,7 @@ class Calls:
             if usage is not None:  # a reply of no use that was paid for all the same
                 cost = self.prices.cost(row.model, usage) if self.prices else None
                 shares = await attribute(job.prompt, usage.input_tokens, None)
-                row = replace(
-                    row,
-                    input_tokens=usage.input_tokens,
-                    output_tokens=usage.output_tokens,
-                    cached_tokens=usage.cached_tokens,
-                    reasoning_tokens=usage.reasoning_tokens,
-                    cost=cost,
-                    parts=shares.parts,
-                    parts_estimated=shares.estimated,
-                )
+                row = _with_cost(row, usage, cost, shares)
             await self.ledger.finish_call(row)
         job.scope.charge(usage, cost)
         job.heard(row)
@@ -351,17 +334,10 @@ class Calls:
             shares = await attribute(prompt, usage.input_tokens, None)
         cost = 0.0 if reply.cache_hit else self.prices.cost(backend.name, usage) if self.prices else None
         row = replace(
-            row,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cached_tokens=usage.cached_tokens,
-            reasoning_tokens=usage.reasoning_tokens,
+            _with_cost(row, usage, cost, shares),
             cache_hit=reply.cache_hit,
             latency_s=reply.latency_s if reply.latency_s is not None else latency,
             finish_reason=reply.finish_reason,
-            cost=cost,
-            parts=shares.parts,
-            parts_estimated=shares.estimated,
             reply_text=reply.text,
         )
         shown = [s for s in prompt.segments if s.delivery is not None]
@@ -407,6 +383,19 @@ class Calls:
 def derive_seed(*parts: object) -> int:
     """A stable 31-bit seed from any parts; equal on every machine."""
     return int(content_id(*parts)[:8], 16) & 0x7FFFFFFF
+
+
+def _with_cost(row: CallRow, usage: Usage, cost: float | None, shares: Attribution) -> CallRow:
+    return replace(
+        row,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cached_tokens=usage.cached_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        cost=cost,
+        parts=shares.parts,
+        parts_estimated=shares.estimated,
+    )
 
 
 def _reply_of(row: CallRow) -> Reply:

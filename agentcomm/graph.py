@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,9 +40,9 @@ FORMAT = 1
 class Channel(Protocol):
     """What happens on an edge: turns a message into what the reader reads.
 
-    ``deliver`` gets the message, the reading agent and the item's question; it may call a model
-    through ``calls`` (see :class:`agentcomm.episode.Calls`), which the ledger charges to the edge.
-    ``spec`` describes the channel in JSON for the run's configuration.
+    ``deliver`` gets the message, the edge and the turn of the agent that is going to read it (its
+    item, round and earlier turns). ``spec`` describes the channel in JSON for the run's
+    configuration; :func:`agentcomm.channels.from_spec` makes it again from that.
     """
 
     @property
@@ -76,7 +77,7 @@ class Agent:
         A JSON schema its reply should follow (structured output), where the backend offers it.
     act:
         A function agent instead of a model: any async callable that gets a
-        :class:`agentcomm.episode.Turn` and returns the text it says (``str`` or ``Message``).
+        :class:`agentcomm.prompting.Turn` and returns the text it says (``str`` or ``Message``).
         It makes no model call.
     """
 
@@ -100,6 +101,10 @@ class Agent:
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
         if self.max_tokens is not None and self.max_tokens < 1:
             raise GraphError(f"agent {self.name!r} has max_tokens={self.max_tokens}; it must be at least 1")
+        if self.temperature is not None and not 0.0 <= self.temperature < math.inf:
+            raise GraphError(f"agent {self.name!r} has temperature={self.temperature}; it must be at least 0")
+        if self.top_p is not None and not 0.0 < self.top_p <= 1.0:
+            raise GraphError(f"agent {self.name!r} has top_p={self.top_p}; it must be above 0 and at most 1")
         if self.act is not None and not callable(self.act):
             raise GraphError(f"agent {self.name!r}: act must be an async callable, not {self.act!r}")
 
@@ -399,6 +404,8 @@ class AgentGraph:
             If it names agents or edges the graph lacks, prunes the decision agent, or has masks
             for another number of rounds.
         """
+        if not isinstance(topology, Topology):
+            raise GraphError(f"{topology!r} is not a topology; make one with graph.topology(...)")
         if len(topology.masks) not in (1, self.rounds):
             raise GraphError(
                 f"the topology has masks for {len(topology.masks)} rounds, the graph has {self.rounds}"
@@ -548,14 +555,17 @@ class AgentGraph:
         return cls.from_dict(data, **options)
 
     def to_networkx(self) -> nx.MultiDiGraph[str]:
-        """A ``networkx.MultiDiGraph``: nodes carry ``agent``, edges are keyed by kind and carry ``edge``."""
+        """A ``networkx.MultiDiGraph``: nodes carry ``agent``, edges are keyed by kind and carry ``edge``.
+
+        networkx lists edges by their sender; ``position`` is their place in this graph.
+        """
         g: nx.MultiDiGraph[str] = nx.MultiDiGraph(
             decision=self.decision, rounds=self.rounds, system=self.system
         )
         for agent in self.agents:
             g.add_node(agent.name, agent=agent)
-        for edge in self.edges:
-            g.add_edge(edge.sender, edge.reader, key=edge.kind, edge=edge)
+        for position, edge in enumerate(self.edges):
+            g.add_edge(edge.sender, edge.reader, key=edge.kind, edge=edge, position=position)
         return g
 
     @classmethod
@@ -570,8 +580,9 @@ class AgentGraph:
         """A graph from any directed networkx graph.
 
         Node attributes ``agent`` (an Agent) or fields such as ``role``; edge attribute ``edge``,
-        or ``kind`` (else the multigraph key if it is a kind, else spatial). ``decision``,
-        ``rounds`` and ``system`` come from the arguments or the graph's attributes.
+        or ``kind`` (else the multigraph key if it is a kind, else spatial); those with a
+        ``position`` come first, in its order. ``decision``, ``rounds`` and ``system`` come from the
+        arguments or the graph's attributes.
         """
         if not g.is_directed():
             raise GraphError("an undirected networkx graph doesn't say who reads whom; use a DiGraph")
@@ -581,7 +592,8 @@ class AgentGraph:
             for node, data in g.nodes(data=True)
         ]
         edges: list[Edge] = []
-        for u, v, data in g.edges(data=True) if not g.is_multigraph() else _keyed(g):
+        listed = _keyed(g) if g.is_multigraph() else g.edges(data=True)
+        for u, v, data in sorted(listed, key=lambda entry: entry[2].get("position", math.inf)):
             kind: EdgeKind = data.get("kind", "spatial")
             edges.append(data.get("edge") or Edge(str(u), str(v), kind, data.get("channel")))
         return cls(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from agentcomm.backends.base import Backend
+from agentcomm.backends.base import VLLM_KEY_ENV, Backend
 from agentcomm.calls import Calls, Retry, Sampling
 from agentcomm.errors import ConfigError
 from agentcomm.ledger.limits import Limits, Scope
@@ -25,6 +25,23 @@ if TYPE_CHECKING:
     from agentcomm.ledger.store import Ledger
 
 ExecutorName = Literal["langgraph", "plain"]
+
+
+def model_name(model: str | Backend | None) -> str | None:
+    """The model string of what a user passes as ``model=``.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither a string nor a backend.
+    """
+    if isinstance(model, str | None):
+        return model
+    if not hasattr(model, "chat"):
+        raise ConfigError(
+            f"model={model!r} is none; pass a model string such as 'local/smollm2' or a backend"
+        )
+    return model.name
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,7 @@ class RunOptions:
         A SQLite file for LangGraph's checkpoints, or ``None``.
     cache:
         A file that keeps replies by request; equal requests are answered from it and cost nothing.
+        It stands before models named by strings; a backend object is yours to wrap.
     note:
         Hears what a slow start is waiting for (a vLLM server that is being started).
     """
@@ -98,9 +116,9 @@ class RunOptions:
         return Sampling(self.temperature, self.top_p, self.max_tokens, self.seed)
 
     @property
-    def secret(self) -> str | None:
-        """The key: what must never be stored or shown."""
-        return os.environ.get(self.api_key_env)
+    def secrets(self) -> tuple[str | None, ...]:
+        """The keys that may be sent: what must never be stored or shown."""
+        return tuple(os.environ.get(name) for name in (self.api_key_env, VLLM_KEY_ENV))
 
     def identity(self) -> dict[str, Any]:
         """The options that change results, for the run's configuration."""
@@ -142,14 +160,22 @@ class RunOptions:
         on_row: Callable[[CallRow], None] | None = None,
     ) -> Calls:
         """What all model calls of a run under these options share."""
-        ledger.add_secret(self.secret)
+        if self.cache is not None and not isinstance(model, str | None):
+            raise ConfigError(
+                "cache= keeps the replies of models named by strings; put it before a backend object "
+                "yourself: backends.Replay(backend, FILE)"
+            )
+        for secret in self.secrets:
+            ledger.add_secret(secret)
         return Calls(
             ledger=ledger,
             resolve=self.resolver(),
             default=model,
             sampling=self.sampling,
             retry=self.retry,
-            prices=PriceBook.load(self.prices, base_url=self.base_url),
+            prices=PriceBook.load(
+                self.prices, base_url=self.base_url or os.environ.get("OPENAI_BASE_URL") or None
+            ),
             scope=Scope("run", self.limits),
             resuming=resuming,
             on_row=on_row,

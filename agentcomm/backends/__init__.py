@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from agentcomm.backends.base import Backend, ChatRequest, TokenCounter
-from agentcomm.backends.models import BackendOptions, ModelName, parse_model, resolve
+from agentcomm.backends.base import Backend, BackendOptions, ChatRequest, TokenCounter
+from agentcomm.backends.models import ModelName, parse_model, resolve
 
 if TYPE_CHECKING:
     from agentcomm.backends.replay import Replay

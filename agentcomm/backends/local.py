@@ -37,8 +37,7 @@ from typing import Any
 
 import anyio
 
-from agentcomm.backends.base import ChatRequest
-from agentcomm.backends.models import BackendOptions
+from agentcomm.backends.base import BackendOptions, ChatRequest
 from agentcomm.backends.openai import OpenAI
 from agentcomm.errors import BackendError, ConfigError, MissingExtraError
 from agentcomm.message import Reply

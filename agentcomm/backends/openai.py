@@ -41,8 +41,7 @@ import anyio
 import openai
 from anyio.lowlevel import current_token
 
-from agentcomm.backends.base import DEFAULT_CONCURRENCY, ChatRequest, TokenCounter
-from agentcomm.backends.models import BackendOptions
+from agentcomm.backends.base import DEFAULT_CONCURRENCY, BackendOptions, ChatRequest, TokenCounter
 from agentcomm.errors import BackendError, ConfigError
 from agentcomm.message import Reply, Usage
 

@@ -40,8 +40,7 @@ from pathlib import Path
 import anyio
 import httpx
 
-from agentcomm.backends.base import DEFAULT_CONCURRENCY, ChatRequest
-from agentcomm.backends.models import BackendOptions
+from agentcomm.backends.base import DEFAULT_CONCURRENCY, VLLM_KEY_ENV, BackendOptions, ChatRequest
 from agentcomm.backends.openai import OpenAI
 from agentcomm.errors import BackendError, ConfigError, MissingExtraError
 from agentcomm.message import Reply
@@ -94,7 +93,7 @@ class Vllm:
         *,
         base_url: str | None = None,
         settings: Settings | None = None,
-        api_key_env: str = "VLLM_API_KEY",
+        api_key_env: str = VLLM_KEY_ENV,
         timeout_s: float = 120.0,
         max_concurrency: int | None = None,
         note: Callable[[str], None] | None = None,
@@ -123,8 +122,7 @@ class Vllm:
             If a server must be started and vLLM is nowhere.
         """
         base_url = options.base_url or os.environ.get("AGENTCOMM_VLLM_URL") or None
-        # The default name holds OpenAI's key, which is none of a vLLM server's business.
-        key_env = options.api_key_env if options.api_key_env != "OPENAI_API_KEY" else "VLLM_API_KEY"
+        key_env = options.api_key_env if options.api_key_env != "OPENAI_API_KEY" else VLLM_KEY_ENV
         settings = None
         if base_url is None:
             length = ("--max-model-len", str(options.context_tokens)) if options.context_tokens else ()

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from agentcomm.api import check
 from agentcomm.backends.base import Backend
 from agentcomm.backends.models import parse_model
-from agentcomm.errors import BackendError, ConfigError
 from agentcomm.options import RunOptions
 
 
@@ -30,12 +30,7 @@ async def held(model: str | Backend | None, options: RunOptions) -> AsyncIterato
         return
     backend = replace(options, cache=None).resolver()(model)
     try:
-        check = getattr(backend, "check", None)
-        if check is not None:
-            try:
-                await check()
-            except BackendError as error:
-                raise ConfigError(str(error)) from error
+        await check(backend)
         yield
     finally:
         await backend.aclose()

@@ -33,7 +33,7 @@ from agentcomm.ledger.rows import CallRow, EpisodeRow, Phase
 from agentcomm.ledger.store import Ledger
 from agentcomm.ledger.usage import UsageReport
 from agentcomm.message import content_id
-from agentcomm.options import RunOptions
+from agentcomm.options import RunOptions, model_name
 from agentcomm.schedule import Schedule
 from agentcomm.task import Item, Score, Task
 
@@ -216,8 +216,7 @@ async def evaluate(
     opts = RunOptions.of(options, **overrides)
     if samples < 1:
         raise TaskError(f"samples={samples}; it must be at least 1")
-    shared = topology if isinstance(topology, Topology) else None
-    fixed = Schedule.of(graph, shared) if topology is None or shared is not None else None
+    fixed = None if callable(topology) else Schedule.of(graph, topology)
     config = run_config(graph, task, model, opts, samples=samples, topology=topology, name=name)
     if control is not None:
         config["control"] = plain(control)
@@ -252,7 +251,7 @@ async def evaluate(
             return await go(ledger)
     with directory.locked():
         directory.settle(config, {i.id: i.content_hash for i in task.items})
-        directory.keep_questions(task.items, Redactor([opts.secret]).exact)
+        directory.keep_questions(task.items, Redactor(opts.secrets).exact)
         try:
             opened = directory.ledger()
         except LedgerError as error:  # nothing runs yet: the user can mend it
@@ -281,7 +280,7 @@ def run_config(
             # What is expected counts too: it decides the scores.
             "items_hash": content_id(*((i.id, i.content_hash, _reference(i)) for i in task.items)),
         },
-        "model": model if model is None or isinstance(model, str) else model.name,
+        "model": model_name(model),
         "samples": samples,
         "topology": topology_spec(topology),
         "options": options.identity(),
@@ -338,7 +337,7 @@ class _Evaluation:
         for row in self.ledger.episodes(history=True):
             self.rows[(row.item, row.sample)] = row
             self.tries[(row.item, row.sample)] += 1
-        self.secrets = Redactor([self.options.secret])
+        self.secrets = Redactor(self.options.secrets)
         self.progress = Progress(total=len(self.task.items) * self.samples)
 
     async def run(self) -> None:

@@ -438,28 +438,56 @@ async def test_two_runs_in_one_process_keep_separate_ledgers(executor: str, tmp_
     assert sum(d.usage.input_tokens for d in done.values()) == total.prompt
 
 
-async def test_a_backend_that_two_runs_share_is_closed_by_the_last_of_them() -> None:
-    class Shared(Echo):
-        working = closed_at_work = closed = 0
-
-        async def chat(self, request: ChatRequest) -> Reply:
-            self.working += 1
-            try:
-                return await super().chat(request)
-            finally:
-                self.working -= 1
+async def test_a_backend_that_is_passed_in_stays_its_owners_and_one_that_a_run_opened_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Counted(Echo):
+        closed = 0
 
         async def aclose(self) -> None:
             self.closed += 1
-            self.closed_at_work += self.working
 
-    model = Shared(latency_s=0.005, max_concurrency=2)
-    async with anyio.create_task_group() as group:
-        group.start_soon(run, team(), task(1), model)
-        group.start_soon(run, team(), task(6), model)
-    assert (model.closed, model.closed_at_work) == (1, 0)
-    await run(team(), task(1), model)
-    assert model.closed == 2
+    given, opened = Counted(), Counted()
+    monkeypatch.setattr("agentcomm.backends.resolve", lambda model, options: opened)
+    await run(team(), task(2), given)
+    assert given.closed == 0
+    mixed = ac.AgentGraph(
+        [ac.Agent("a", model="mock/echo"), ac.Agent("b", model="mock/echo"), ac.Agent("judge")],
+        [("a", "judge"), ("b", "judge")],
+        "judge",
+    )
+    await run(mixed, task(2), given)
+    assert (given.closed, opened.closed) == (0, 1)
+    await ac.run(mixed, "Question?", given)
+    assert (given.closed, opened.closed) == (0, 2)
+
+
+async def test_a_cache_stands_before_models_named_by_strings_and_before_no_object(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Replay"):
+        await run(team(), task(1), Echo(), cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("model", [42, len])
+async def test_a_model_that_is_none_is_the_users_to_mend(model: Any) -> None:
+    with pytest.raises(ConfigError, match="model string"):
+        await run(team(), task(1), model)
+    with pytest.raises(ConfigError, match="model string"):
+        await ac.run(team(), "Question?", model)
+
+
+async def test_a_topology_that_is_none_is_the_users_to_mend() -> None:
+    with pytest.raises(GraphError, match="not a topology"):
+        await run(team(), task(1), topology="a->b")
+    with pytest.raises(GraphError, match="not a topology"):
+        await ac.run(team(), "Question?", "mock/echo", topology="a->b")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": float("nan")}, {"temperature": -1.0}, {"top_p": 0.0}])
+async def test_sampling_that_makes_no_sense_is_the_users_to_mend(sampling: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(sampling))):
+        await run(team(), task(1), **sampling)
+    with pytest.raises(GraphError, match=next(iter(sampling))):
+        ac.Agent("a", **sampling)  # type: ignore[arg-type]
 
 
 async def test_two_runs_in_one_directory_at_once_are_refused(tmp_path: Path) -> None:
