@@ -32,7 +32,7 @@ from agentcomm.options import RunOptions
 from agentcomm.task import Task
 
 HERE = Path(__file__).parent
-LONGEST = {"mmlu": 192, "arc_challenge": 192, "humaneval": 400}
+LONGEST = {"mmlu": 96, "arc_challenge": 96, "humaneval": 320}
 
 
 def commit() -> str:
