@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json as json_module
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agentcomm.cli import options as o
+
+if TYPE_CHECKING:
+    from agentcomm.graph import Agent, AgentGraph
 
 
 def graph(
@@ -15,13 +18,18 @@ def graph(
     graph_option: o.GraphOption = None,
     cut: o.Cut = None,
     mermaid: Annotated[bool, typer.Option("--mermaid", help="Print mermaid source.")] = False,
+    message_tokens: Annotated[
+        int, typer.Option("--message-tokens", help="Assumed length of a message.")
+    ] = 100,
+    task_tokens: Annotated[int, typer.Option("--task-tokens", help="Assumed length of the question.")] = 100,
     json: Annotated[bool, typer.Option("--json", help="Print the graph as JSON.")] = False,
 ) -> None:
-    """Show GRAPH: who reads whom, in which waves, and the calls and messages of each round."""
+    """Show GRAPH: who reads whom, in which waves, and what each round would cost."""
     from rich.console import Console
     from rich.markup import escape
 
     from agentcomm.cli.tables import add, table
+    from agentcomm.forecast import forecast
     from agentcomm.loading import load_graph
 
     team = load_graph(graph, o.key_values(graph_option, "--graph-option"))
@@ -29,65 +37,46 @@ def graph(
     if mermaid:
         typer.echo(team.mermaid(topology))
         return
+    costs = forecast(team, topology, message_tokens=message_tokens, task_tokens=task_tokens)
     if json:
         data = team.to_dict()
         if topology is not None:
             data["topology"] = topology.to_dict()
-        data["rounds_cost"] = round_costs(team, topology)
+        data["rounds_cost"] = [row.to_dict() for row in costs]
         typer.echo(json_module.dumps(data, indent=2, ensure_ascii=False))
         return
     console = Console(highlight=False)
     console.print(
         f"{len(team.agents)} agents, {len(team.edges)} edges, {team.rounds} rounds, decided by [bold]{escape(team.decision)}[/]"
     )
-    agents = table("agent", "reads (same round)", "reads (round before)", "view", "model", "role")
+    agents = table("agent", "reads", "role")
     for agent in team.agents:
-        into = team.incoming[agent.name]
-        add(
-            agents,
-            agent.name,
-            ", ".join(e.sender for e in into if e.kind == "spatial"),
-            ", ".join(e.sender for e in into if e.kind == "temporal"),
-            agent.view or "",
-            "function" if agent.act else agent.model or "",
-            agent.role,
-        )
+        add(agents, _title(agent), _reads(team, agent), agent.role)
     console.print(agents)
-    rounds = table("round", "waves", right=("calls", "messages read", "of them again"))
-    for row in round_costs(team, topology):
-        add(
-            rounds,
-            str(row["round"]),
-            " | ".join(", ".join(wave) for wave in row["waves"]),
-            str(row["calls"]),
-            str(row["messages"]),
-            str(row["again"]),
-        )
+    rounds = table("round", "waves", right=("calls", "messages", "of them again", "input ≈"))
+    for row in costs:
+        waves = " | ".join(", ".join(wave) for wave in row.waves)
+        numbers = (row.calls, row.messages, row.again, row.input_tokens)
+        add(rounds, str(row.round), waves, *(f"{n:,}" for n in numbers))
     console.print(rounds)
-    costs = round_costs(team, topology)
     console.print(
-        f"an item costs {sum(r['calls'] for r in costs)} model calls, in which "
-        f"{sum(r['messages'] for r in costs)} messages are read"
+        f"an item costs {sum(r.calls for r in costs):,} model calls, in which {sum(r.messages for r in costs):,} "
+        f"messages are read; about {sum(r.input_tokens for r in costs):,} input tokens if a message has "
+        f"{message_tokens} and the question {task_tokens}"
     )
 
 
-def round_costs(team: Any, topology: Any = None) -> list[dict[str, Any]]:
-    """For each round: its waves, its model calls, and how many messages those calls read."""
-    from agentcomm.schedule import Schedule
+def _title(agent: Agent) -> str:
+    """Its name, and what sets it apart: a view, a model of its own, being a function."""
+    marks = [f"view {agent.view}"] * (agent.view is not None) + [agent.model or ""] * (
+        agent.model is not None
+    )
+    marks += ["function"] * (agent.act is not None)
+    return agent.name + (f" ({', '.join(marks)})" if marks else "")
 
-    schedule = Schedule.of(team, topology)
-    rows: list[dict[str, Any]] = []
-    read: dict[str, int] = {}
-    for r in range(1, team.rounds + 1):
-        waves = [list(w.agents) for w in schedule.waves if w.round == r]
-        calls = messages = again = 0
-        for name in (a for wave in waves for a in wave):
-            fresh = len(schedule.sources(name, r))
-            remembered = read.get(name, 0) if team.by_name[name].memory else 0
-            read[name] = remembered + fresh
-            if team.by_name[name].act is None:
-                calls += 1
-                messages += fresh + remembered
-                again += remembered
-        rows.append({"round": r, "waves": waves, "calls": calls, "messages": messages, "again": again})
-    return rows
+
+def _reads(team: AgentGraph, agent: Agent) -> str:
+    into = team.incoming[agent.name]
+    now = [e.sender for e in into if e.kind == "spatial"]
+    before = [f"{e.sender} (round before)" for e in into if e.kind == "temporal"]
+    return ", ".join([*now, *before])
