@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -298,7 +298,7 @@ class _Connection:
         self.path = path
         self.users = 0
         self.lock = anyio.Lock()
-        self._open: AbstractAsyncContextManager[AsyncSqliteSaver] | None = None
+        self._open: tuple[AbstractAsyncContextManager[AsyncSqliteSaver], AsyncSqliteSaver] | None = None
         self._clock: _Clock | None = None
 
     async def acquire(self) -> _Clock:
@@ -306,8 +306,8 @@ class _Connection:
             if self._clock is None:
                 # Cut off half-way, a connection with its thread would stay behind.
                 with anyio.CancelScope(shield=True):
-                    self._open, saver = await self._connect()
-                self._clock = _builder().compile(checkpointer=saver, name="agentcomm")
+                    self._open = await self._connect()
+                self._clock = _builder().compile(checkpointer=self._open[1], name="agentcomm")
             self.users += 1
             return self._clock
 
@@ -335,8 +335,14 @@ class _Connection:
             async with self.lock:
                 self.users -= 1
                 if self.users == 0 and self._open is not None:
-                    opened, self._open, self._clock = self._open, None, None
-                    await opened.__aexit__(None, None, None)
+                    (opened, saver), self._open, self._clock = self._open, None, None
+                    # A write that was cancelled before its commit holds the file's lock for as long
+                    # as a half-read cursor keeps the closed connection alive. LangGraph may still be
+                    # writing behind a cancelled run: the saver's lock keeps it out from here on.
+                    async with saver.lock:
+                        with suppress(sqlite3.Error):
+                            await saver.conn.rollback()
+                        await opened.__aexit__(None, None, None)
 
     async def __aenter__(self) -> _Clock:
         return await self.acquire()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickletools
@@ -95,6 +96,21 @@ def test_a_killed_episode_takes_no_finished_turn_again(tmp_path: Path) -> None:
         [f"{r} {a}" for r in (1, 2, 3) for a in "abcd"] + ["3 judge"]
     )  # each turn once, also the finished siblings of the one that was in flight
     assert (tmp_path / "done").read_text() == "13"
+
+
+async def test_a_write_that_was_cancelled_leaves_the_file_unlocked(tmp_path: Path) -> None:
+    file = tmp_path / "c.sqlite"
+    executor = LangGraphExecutor(file)
+    async with executor:
+        assert executor._connection is not None and executor._connection._open is not None
+        connection = executor._connection._open[1].conn
+        insert = "INSERT INTO checkpoints (thread_id, checkpoint_id) VALUES ('t', '1'), ('t', '2')"
+        await connection.execute(insert)  # cut off before its commit
+        half_read = await connection.execute("SELECT thread_id FROM checkpoints")
+        await half_read.fetchone()
+    with contextlib.closing(sqlite3.connect(file, timeout=0)) as other, other:
+        other.execute(insert)
+    assert half_read is not None
 
 
 async def test_a_finished_thread_is_read_back_without_a_turn(tmp_path: Path) -> None:
