@@ -62,7 +62,8 @@ class BackendError(RunError):
     Attributes
     ----------
     kind:
-        One word for grouping: ``"unreachable"``, ``"timeout"``, ``"rate_limit"``, ``"server"``,
+        One word for grouping: ``"unreachable"`` (nobody listens), ``"cut"`` (the connection, before
+        the reply was whole), ``"timeout"``, ``"rate_limit"``, ``"server"``,
         ``"refused"`` (4xx), ``"too_long"`` (the prompt exceeds the model's context), ``"broken_reply"``,
         ``"not_recorded"`` (a replay lacks the request), ``"script"`` (a scripted model has run out of lines).
     retryable:

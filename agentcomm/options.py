@@ -85,10 +85,10 @@ class RunOptions:
     limits: Limits = Limits()
     item_limits: Limits = Limits()
     agent_limits: Limits = Limits()
-    prices: Path | None = None
+    prices: Path | str | None = None
     executor: ExecutorName = "langgraph"
-    checkpoint: Path | None = None
-    cache: Path | None = None
+    checkpoint: Path | str | None = None
+    cache: Path | str | None = None
     note: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
@@ -98,6 +98,9 @@ class RunOptions:
             raise ConfigError(f"timeout_s={self.timeout_s}; it must be above 0")
         if self.max_concurrency is not None and self.max_concurrency < 1:
             raise ConfigError(f"max_concurrency={self.max_concurrency}; it must be at least 1")
+        for name in ("limits", "item_limits", "agent_limits"):
+            if not isinstance(given := getattr(self, name), Limits):
+                raise ConfigError(f"{name}={given!r} is none; write e.g. {name}=Limits(calls=10)")
         if self.checkpoint is not None and self.executor != "langgraph":
             raise ConfigError("checkpoint needs executor='langgraph'")
         _ = self.sampling

@@ -3,7 +3,8 @@
 One ``chat`` is one request: the SDK's own retries are off. Everything that can go wrong is
 turned into a :class:`BackendError` in one place, :meth:`OpenAI._failure`:
 
-    nobody listens, connection cut        unreachable   again
+    nobody listens                        unreachable   again
+    connection cut                        cut           again
     no answer in time                     timeout       again
     429                                   rate_limit    again, after Retry-After
     5xx, 408, 409                         server        again
@@ -327,7 +328,7 @@ class OpenAI:
             return self._broken("can't be decompressed")
         if isinstance(error, openai.APIConnectionError):
             message = f"{self.shown_url} cut the connection ({_reason(error)})"
-            return BackendError(self._clean(message), kind="unreachable", retryable=True)
+            return BackendError(self._clean(message), kind="cut", retryable=True)
         return self._broken(f"is not what it should be ({type(error).__name__})")
 
     def _refusal(self, error: openai.APIStatusError) -> BackendError:
@@ -339,9 +340,9 @@ class OpenAI:
             return BackendError(message, kind=kind, status=status, fatal=fatal)
 
         if status in (401, 403):
-            held = self.api_key_env if self._key else f"{self.api_key_env} (it is not set)"
+            held = self.api_key_env if self._key else f"{self.api_key_env}, which is not set"
             return refused(
-                f"{where} refused the key in {held}: {said} ({status}); set the right key, "
+                f"{where} refused the key in {held} ({status}, {said}); set the right key, "
                 "or name the variable that holds it with --api-key-env",
                 fatal=True,
             )

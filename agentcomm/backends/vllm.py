@@ -155,7 +155,7 @@ class Vllm:
         try:
             return await client.chat(request)
         except BackendError as error:
-            if self._server is None or error.kind != "unreachable" or self._server.running:
+            if self._server is None or error.kind not in ("unreachable", "cut") or self._server.running:
                 raise
         raise self._server.obituary("ended while it was in use")
 

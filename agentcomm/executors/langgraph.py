@@ -306,8 +306,9 @@ class _Connection:
             if self._clock is None:
                 # Cut off half-way, a connection with its thread would stay behind.
                 with anyio.CancelScope(shield=True):
-                    self._open = await self._connect()
-                self._clock = _builder().compile(checkpointer=self._open[1], name="agentcomm")
+                    opened, saver = await self._connect()
+                    self._open = opened, saver
+                self._clock = _builder().compile(checkpointer=saver, name="agentcomm")
             self.users += 1
             return self._clock
 

@@ -60,7 +60,7 @@ class PriceBook:
         self._known: dict[str, bool] = {}
 
     @classmethod
-    def load(cls, path: Path | None = None, *, base_url: str | None = None) -> PriceBook:
+    def load(cls, path: Path | str | None = None, *, base_url: str | None = None) -> PriceBook:
         """The prices in ``path`` (if given) over the public snapshot.
 
         ``base_url`` is where ``openai/`` models are asked: public prices then hold only if it is a
@@ -71,7 +71,7 @@ class PriceBook:
         ConfigError
             If the file can't be read or a price isn't a number of 0 or more.
         """
-        return cls(_read(path) if path is not None else {}, base_url=base_url)
+        return cls(_read(Path(path)) if path is not None else {}, base_url=base_url)
 
     def knows(self, model: str) -> bool:
         """Whether a call of ``model`` (``"provider/name"``) can be priced."""

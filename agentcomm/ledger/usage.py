@@ -126,11 +126,12 @@ class UsageReport:
 
     @cached_property
     def cost(self) -> float | None:
-        """US dollars; ``None`` if the price of any answered call is unknown.
+        """US dollars; ``None`` if the price of any answered call is unknown, or of every call.
 
         Failed attempts whose tokens nobody reported are not in it; ``unknown_calls`` counts them.
         """
-        if any(r.cost is None and r.error_kind is None for r in self._paid):
+        unknown = [r for r in self._paid if r.cost is None]
+        if any(r.error_kind is None for r in unknown) or (unknown and len(unknown) == len(self._paid)):
             return None
         return self.known_cost
 

@@ -124,8 +124,8 @@ async def test_openai_itself_gets_the_newer_name_of_max_tokens(monkeypatch: pyte
             400,
             True,
         ),
-        (servers.cut(), "unreachable", True, None, False),
-        (servers.cut(0), "unreachable", True, None, False),
+        (servers.cut(), "cut", True, None, False),
+        (servers.cut(0), "cut", True, None, False),
         (servers.broken_json(), "broken_reply", True, 200, False),
         (servers.not_utf8(), "broken_reply", True, 200, False),
         (servers.no_choices(), "broken_reply", True, 200, False),
@@ -312,7 +312,7 @@ async def test_a_refused_key_is_named_by_its_variable(monkeypatch: pytest.Monkey
     assert "MY_KEY" in str(error)
     assert KEY not in str(error)
     with CountingServer(api_key="another") as server:
-        assert "it is not set" in str(await failure(server))
+        assert "OPENAI_API_KEY, which is not set" in str(await failure(server))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from agentcomm.errors import ConfigError, GraphError, TaskError, UserError
 from agentcomm.evaluation.run import Progress, Run, evaluate
 from agentcomm.ledger.limits import Limits
 from agentcomm.message import Reply, Usage
-from tests.servers import CountingServer, answer, status
+from tests.servers import CountingServer, answer, cut, status
 
 pytestmark = pytest.mark.anyio
 EXECUTORS = pytest.mark.parametrize("executor", ["plain", "langgraph"])
@@ -418,6 +418,15 @@ async def test_a_checkpoint_of_one_model_or_seed_never_answers_for_another(tmp_p
     assert (await ac.run(team(), "Hm?", one, **given, seed=1)).usage.calls == CALLS
 
 
+async def test_a_server_that_cuts_connections_is_there_and_the_run_goes_on() -> None:
+    with CountingServer() as server:
+        server.script(cut(), when=lambda r: "Question 5?" not in str(r["messages"]))
+        done = await run(team(), task(6), f"openai/{server.model}", base_url=server.url, max_concurrency=1,
+                         retry=Retry(attempts=2, scale=0.0))  # fmt: skip
+    assert (done.stopped, done.failed, done.summary()["scored"]) == (None, 5, 1)
+    assert {r.error_kind for r in done.usage.rows} == {"cut", None}
+
+
 # -- several runs at once ----------------------------------------------------------------------
 
 
@@ -488,6 +497,19 @@ async def test_sampling_that_makes_no_sense_is_the_users_to_mend(sampling: dict[
         await run(team(), task(1), **sampling)
     with pytest.raises(GraphError, match=next(iter(sampling))):
         ac.Agent("a", **sampling)  # type: ignore[arg-type]
+
+
+async def test_limits_are_limits_and_files_may_be_named_by_strings(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"item_limits=.*Limits\(calls=10\)"):
+        await ac.run(team(), "Question?", "mock/echo", item_limits={"calls": 3})
+    prices = tmp_path / "prices.toml"
+    prices.write_text('["mock/echo"]\ninput = 1.0\noutput = 2.0\n')
+    files = {
+        "prices": str(prices),
+        "cache": str(tmp_path / "cache"),
+        "checkpoint": str(tmp_path / "c.sqlite"),
+    }
+    assert (await ac.run(team(), "Question?", "mock/echo", **files)).usage.cost
 
 
 async def test_two_runs_in_one_directory_at_once_are_refused(tmp_path: Path) -> None:

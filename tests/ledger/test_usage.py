@@ -107,6 +107,13 @@ def test_an_unknown_price_makes_the_cost_unknown_and_leaves_the_known_part() -> 
     assert UsageReport.of([]).cost == 0
 
 
+def test_a_run_of_failures_that_nobody_priced_has_no_cost() -> None:
+    failed = call("1", error_kind="server", error="500")
+    assert UsageReport.of([failed]).cost is None
+    assert UsageReport.of([failed, answered("2", cache_hit=True, cost=0.0)]).cost is None
+    assert UsageReport.of([failed, answered("2", cost=0.5)]).cost == 0.5
+
+
 def test_cached_tokens_are_none_if_no_server_told_and_a_sum_of_those_that_did() -> None:
     assert UsageReport.of([answered("1", cached_tokens=None)]).cached_tokens is None
     assert (
