@@ -52,7 +52,10 @@ def load_graph(name: str | Path, options: Mapping[str, Any] | None = None) -> Ag
 
         if options:
             raise GraphError(f"{path} is a JSON graph; it takes no options")
-        return AgentGraph.from_json(_text(path), channels=from_spec)
+        try:
+            return AgentGraph.from_json(_text(path), channels=from_spec)
+        except GraphError as error:
+            raise GraphError(f"{path}: {error}") from error
     made = _made(path, "graph", options or {}, GraphError)
     if not isinstance(made, AgentGraph):
         raise GraphError(
@@ -203,4 +206,4 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise GraphError(f"can't read {path}: {error}") from error
+        raise GraphError(f"it can't be read: {error}") from error

@@ -46,6 +46,14 @@ def test_a_graph_object_takes_no_options(tmp_path: Path) -> None:
         load_graph(file, {"n": 3})
 
 
+@pytest.mark.parametrize("text", ["nope", '{"agents": 3}', "\udcff"])
+def test_a_json_file_that_holds_no_graph_is_named(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "g.json"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(GraphError, match=rf"{file.name}: "):
+        load_graph(file)
+
+
 def test_a_json_graph_is_loaded(tmp_path: Path) -> None:
     graph = AgentGraph([Agent("a"), Agent("b")], [("a", "b")], decision="b")
     file = tmp_path / "g.json"

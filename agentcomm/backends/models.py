@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from agentcomm.backends.base import Backend, BackendOptions
+from agentcomm.backends.base import DEFAULT_CONCURRENCY, Backend, BackendOptions
 from agentcomm.errors import ConfigError
 
 PROVIDERS = {
@@ -86,7 +86,7 @@ def resolve(model: str, options: BackendOptions | None = None) -> Backend:
     if provider == "scripted":
         from agentcomm.backends.scripted import Scripted
 
-        return Scripted.from_file(name)
+        return Scripted.from_file(name, max_concurrency=options.max_concurrency)
     if provider == "replay":
         from agentcomm.backends.replay import Replay
 
@@ -95,4 +95,4 @@ def resolve(model: str, options: BackendOptions | None = None) -> Backend:
         raise ConfigError(f"unknown model {model!r}; the one mock is 'mock/echo'")
     from agentcomm.backends.scripted import Echo
 
-    return Echo()
+    return Echo(max_concurrency=options.max_concurrency or DEFAULT_CONCURRENCY)

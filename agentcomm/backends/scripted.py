@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 import tomllib
 from collections import deque
@@ -165,7 +166,7 @@ class Scripted(_Pretended):
             self._in_order = deque(script)
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Scripted:
+    def from_file(cls, path: str | Path, *, max_concurrency: int | None = None) -> Scripted:
         """Read a script file (the format is at the top of this module).
 
         Raises
@@ -188,11 +189,15 @@ class Scripted(_Pretended):
         replies = data.get("replies", [])
         if not isinstance(by_role, dict) or not isinstance(replies, list):
             raise ConfigError(f"script {path}: 'replies' is a list, 'by_role' an object")
+        latency_s = data.get("latency_s", 0.0)
+        if not isinstance(latency_s, int | float) or not 0 <= latency_s < math.inf:
+            raise ConfigError(f"script {path}: latency_s is a number of seconds, not {latency_s!r}")
         model = cls(
             {text: _lines(path, line) for text, line in by_role.items()},
             default=_line(path, data["default"]) if "default" in data else None,
             name=f"scripted/{path}",
-            latency_s=float(data.get("latency_s", 0.0)),
+            latency_s=latency_s,
+            max_concurrency=max_concurrency or DEFAULT_CONCURRENCY,
         )
         model._in_order = deque(_line(path, line) for line in replies)
         return model

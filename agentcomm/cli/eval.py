@@ -218,9 +218,9 @@ def show(summary: dict[str, Any], console: Console | None = None) -> None:
     from agentcomm.cli.tables import number, score_text, share_table, usage_table
 
     console = console or Console()
-    tokens = summary["tokens"]
+    tokens, model = summary["tokens"], summary["model"] or "each agent's own model"
     console.print(
-        f"[bold]{escape(summary['graph'])}[/] on [bold]{escape(summary['task'])}[/], {escape(str(summary['model']))}: "
+        f"[bold]{escape(summary['graph'])}[/] on [bold]{escape(summary['task'])}[/], {escape(model)}: "
         f"score {score_text(summary['score'])} on {summary['scored']} items"
         + (f", [red]{summary['failed']} failed[/]" if summary["failed"] else ""),
         highlight=False,

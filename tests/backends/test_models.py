@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ def test_the_name_of_a_backend_is_its_model_string(tmp_path: Path) -> None:
     options = BackendOptions(base_url="http://127.0.0.1:9/v1")
     for model in ("openai/a/b", "vllm/a/b", "mock/echo", f"scripted/{script}"):
         assert resolve(model, options).name == model
+        assert resolve(model, replace(options, max_concurrency=3)).max_concurrency == 3
 
 
 def test_there_is_one_mock() -> None:

@@ -122,7 +122,16 @@ async def test_a_script_can_be_a_json_or_toml_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[1]", "{}", '{"reply": "x"}', '{"replies": "x"}', '{"default": 3}', '{"by_role": {"a": [1]}}'],
+    [
+        "",
+        "[1]",
+        "{}",
+        '{"reply": "x"}',
+        '{"replies": "x"}',
+        '{"default": 3}',
+        '{"by_role": {"a": [1]}}',
+        '{"default": "d", "latency_s": "slow"}',
+    ],
 )
 def test_a_file_that_is_no_script_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "s.json"
