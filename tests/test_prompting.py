@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentcomm.executors.plain import PlainExecutor
 from agentcomm.graph import Agent, AgentGraph
+from agentcomm.loading import load_graph, shipped
 from agentcomm.message import Delivery, EdgeKey, Failure, Message
 from agentcomm.prompting import NOTHING_NEW, Prompt, Turn, build
 from agentcomm.schedule import Inbox, Schedule, TurnRecord
@@ -52,6 +54,21 @@ def test_an_agent_with_a_memory_finds_its_earlier_prompts_byte_for_byte(data: st
         earlier = [made[(s, name)] for s in range(1, r) if (s, name) in made]
         if graph.by_name[name].memory and earlier:
             assert flat(prompt).startswith(flat(earlier[-1]))
+
+
+@pytest.mark.parametrize("name", sorted(shipped("graphs")))
+@pytest.mark.parametrize("rounds", [None, 4])
+def test_every_shipped_graph_keeps_its_bytes_from_round_to_round(name: str, rounds: int | None) -> None:
+    graph = load_graph(name)
+    if rounds is not None:
+        graph = AgentGraph(graph.agents, graph.edges, graph.decision, rounds, graph.system)
+    views = {a.view: "Facts of its own." for a in graph.agents if a.view not in (None, "*")}
+    made = prompts(graph, {}, item=Item("1", "Who?", context="Facts.", views=views))
+    assert len(made) >= len(graph.agents)
+    for (r, agent), prompt in made.items():
+        assert flat(prompt).startswith(f"<system>{graph.system}<user>Facts.\n\nWho?")
+        if (r - 1, agent) in made and graph.by_name[agent].memory:
+            assert flat(prompt).startswith(flat(made[(r - 1, agent)]))
 
 
 @settings(deadline=None)
