@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from agentcomm import backends as backends
     from agentcomm import channels as channels
+    from agentcomm import information as information
     from agentcomm import topologies as topologies
     from agentcomm.api import run as run
     from agentcomm.api import run_sync as run_sync
@@ -67,7 +68,7 @@ _HOMES = {
     "Score": "task",
     "Task": "task",
 }
-_ROOMS = ("backends", "channels", "topologies")
+_ROOMS = ("backends", "channels", "information", "topologies")
 
 __all__ = [*_HOMES, *_ROOMS, "__version__"]
 

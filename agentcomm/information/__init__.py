@@ -1,0 +1,37 @@
+"""Information: how much of a context survives in what an agent passes on.
+
+    estimate = ac.information.estimate_mi(matrix)
+
+A score matrix holds how probable each message is under each context; everything else here follows
+from it, with numpy and scipy and no model. ``score_matrix`` is the input, ``cells`` what is left
+of it after failures, ``bounds`` the formulas, ``tempering`` the scale of a critic, ``intervals`` how
+sure it is, ``estimators`` all of them together, ``compare`` two compressors.
+"""
+
+from __future__ import annotations
+
+from agentcomm.information.compare import MIDifference, compare_mi
+from agentcomm.information.estimators import estimate_mi
+from agentcomm.information.intervals import Interval
+from agentcomm.information.results import WARNINGS, MIEstimate
+from agentcomm.information.score_matrix import (
+    Row,
+    ScoreMatrix,
+    draw_candidates,
+    fill,
+    rows_of,
+)
+
+__all__ = [
+    "WARNINGS",
+    "Interval",
+    "MIDifference",
+    "MIEstimate",
+    "Row",
+    "ScoreMatrix",
+    "compare_mi",
+    "draw_candidates",
+    "estimate_mi",
+    "fill",
+    "rows_of",
+]
