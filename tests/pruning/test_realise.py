@@ -60,6 +60,11 @@ def check(pool: Pool, policy: EdgeProbabilities, r: Realisation) -> None:
         assert not spatial.diagonal().any()
         assert not (spatial & ~(keep & keep[:, None])).any()
         assert not (temporal & ~pool.temporal_allowed).any()
+        heard = {e for e in mask.edges if pool.decision not in e and e.kind == "temporal"}
+        heard = {e for e in heard if r.topology.delivers(e, k + 1 if policy.rounds else 2)}
+        assert {(e.sender, e.reader) for e in heard} == {
+            (pool.names[i], pool.names[j]) for i, j in np.argwhere(temporal)
+        }
         assert nx.is_directed_acyclic_graph(nx.from_numpy_array(spatial, create_using=nx.DiGraph))
         waves = [w.agents for w in schedule.waves if w.round == k + 1 and w.agents != (pool.decision,)]
         depth = levels(spatial)

@@ -151,6 +151,7 @@ async def test_failures_are_kept_tried_again_and_are_no_labels(tmp_path: Path) -
     with Records(path) as records:
         outcomes = await collect(collector(records, broken), 3)
         assert {o.status for o in outcomes} == {"failed"}
+    with Records(path) as records:
         await collect(collector(records), 3)
         assert [r.status for r in records] == ["failed"] * 3 + ["ok"] * 3
     kept = read_records(path)
