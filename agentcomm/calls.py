@@ -31,7 +31,7 @@ from agentcomm.errors import AgentCommError, BackendError, ConfigError
 from agentcomm.graph import Agent
 from agentcomm.ledger.limits import Limits, Scope
 from agentcomm.ledger.prices import PriceBook
-from agentcomm.ledger.rows import CallRow, DeliveryRow, Phase
+from agentcomm.ledger.rows import NOT_RECORDED, CallRow, DeliveryRow, Phase
 from agentcomm.ledger.store import Ledger
 from agentcomm.ledger.tokens import Attribution, attribute
 from agentcomm.message import Reply, Usage, content_id
@@ -178,6 +178,12 @@ class Calls:
                 _, backend = self._opened.popitem()
                 await backend.aclose()
 
+    def _default_answers_for_all(self) -> bool:
+        default = self.default
+        if isinstance(default, str):
+            return default.startswith("replay/")
+        return bool(getattr(default, "answers_for_all", False))
+
     def backend(self, model: str | None) -> Backend:
         """The backend of a model string, or the run's default.
 
@@ -186,8 +192,8 @@ class Calls:
         ConfigError
             If there is neither, or the string is unknown.
         """
-        if isinstance(self.default, str) and self.default.startswith("replay/"):
-            model = None  # a replay answers for every agent; nothing is paid beside it
+        if self._default_answers_for_all():
+            model = None  # a replay: nothing is paid beside it
         if model is None:
             if self.default is None:
                 raise ConfigError(
@@ -319,7 +325,10 @@ class Calls:
                 shares = await attribute(job.prompt, usage.input_tokens, None)
                 row = _with_cost(row, usage, cost, shares)
             await self.ledger.finish_call(row)
-        job.scope.charge(usage, cost)
+        if kind == NOT_RECORDED:
+            job.scope.release()  # nothing was sent
+        else:
+            job.scope.charge(usage, cost)
         job.heard(row)
 
     async def _succeeded(self, row: CallRow, job: _Job, reply: Reply, latency: float) -> Called:

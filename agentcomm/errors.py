@@ -33,7 +33,13 @@ class AgentCommError(Exception):
 
 
 class UserError(AgentCommError):
-    """Something the user wrote is wrong; the message says what, where, and what to do."""
+    """Something the user wrote is wrong; the message says what, where, and what to do.
+
+    ``running`` is True when items were already running when it was met (a scorer that fails on
+    one item): the command then ends with exit code 1 instead of 2.
+    """
+
+    running = False
 
 
 class GraphError(UserError):

@@ -385,8 +385,10 @@ class AgentGraph:
         A pair ``(sender, reader)`` names both kinds of edge between them. The decision agent
         always stays. Combine per-round masks with ``Topology(masks=...)``.
         """
-        kept = set(self.names) if agents is None else {self._known(n) for n in agents} | {self.decision}
-        gone = {self._known(n) for n in without_agents}
+        kept = (
+            set(self.names) if agents is None else {self._known(n) for n in _each(agents)} | {self.decision}
+        )
+        gone = {self._known(n) for n in _each(without_agents)}
         if self.decision in gone:
             raise GraphError(f"the decision agent {self.decision!r} can't be pruned; it gives the answer")
         alive = kept - gone
@@ -679,6 +681,11 @@ def _keyed(g: nx.Graph[Any]) -> Iterable[tuple[Any, Any, dict[str, Any]]]:
     for u, v, key in cast("nx.MultiDiGraph[Any]", g).edges(keys=True):
         data = dict(g.get_edge_data(u, v)[key])
         yield u, v, {"kind": key, **data} if key in ("spatial", "temporal") else data
+
+
+def _each(names: Iterable[str]) -> Iterable[str]:
+    """The names; one alone may be given as it is."""
+    return (names,) if isinstance(names, str) else names
 
 
 def _counts(values: Iterable[Any]) -> dict[Any, int]:

@@ -341,3 +341,9 @@ def test_a_thousand_agents_build_and_prune_in_reasonable_time() -> None:
     graph = topologies.layered([f"a{i}" for i in range(1000)], "judge", layers=50, rounds=3)
     graph.prune(edges=graph.edges[:1000])
     assert time.perf_counter() - began < 20  # a second or two; minutes if a scan is nested in a scan
+
+
+def test_one_agent_may_be_named_without_a_list() -> None:
+    graph = AgentGraph([Agent("ab"), Agent("b")], [("ab", "b")], decision="b")
+    assert graph.prune(agents="ab").names == ("b",)
+    assert graph.topology(agents="ab") == graph.topology()

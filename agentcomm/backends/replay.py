@@ -88,6 +88,8 @@ class Replay:
         self.inner = inner
         self.store = Path(store)
         self.mode = mode
+        self.answers_for_all = mode == "replay"
+        """Whether it answers for agents that have a model of their own, too: nothing may be paid."""
         self._name = name or (inner.name if inner is not None else f"replay/{store}")
         self._recorded = _open(self.store, create=mode == "cache")
         self._flights: dict[str, anyio.Event] = {}

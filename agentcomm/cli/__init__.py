@@ -62,7 +62,7 @@ def main() -> None:
         app()
     except UserError as error:
         _say(f"error: {error}")
-        sys.exit(2)
+        sys.exit(1 if error.running else 2)
     except AgentCommError as error:
         _say(f"error: {error}")
         sys.exit(1)

@@ -47,7 +47,7 @@ def graph(
         return
     console = Console(highlight=False)
     console.print(
-        f"{len(team.agents)} agents, {len(team.edges)} edges, {team.rounds} rounds, decided by [bold]{escape(team.decision)}[/]"
+        f"{len(team.agents)} agents, {len(team.edges)} edges, {team.rounds} round{'s' * (team.rounds > 1)}, decided by [bold]{escape(team.decision)}[/]"
     )
     agents = table("agent", "reads", "role")
     for agent in team.agents:

@@ -22,14 +22,14 @@ from agentcomm.api import check_models
 from agentcomm.backends.base import Backend
 from agentcomm.calls import Calls
 from agentcomm.episode import Episode, Listener, Turns, run_episode
-from agentcomm.errors import AgentCommError, ConfigError, GraphError, LedgerError, TaskError
+from agentcomm.errors import AgentCommError, ConfigError, GraphError, LedgerError, TaskError, UserError
 from agentcomm.evaluation.rundir import RunDir, plain, write_json
 from agentcomm.evaluation.stats import mean_interval
 from agentcomm.executors.base import Executor
 from agentcomm.graph import AgentGraph, Topology
 from agentcomm.ledger.limits import Scope
 from agentcomm.ledger.redact import Redactor
-from agentcomm.ledger.rows import CallRow, EpisodeRow, Phase
+from agentcomm.ledger.rows import NOT_RECORDED, CallRow, EpisodeRow, Phase
 from agentcomm.ledger.store import Ledger
 from agentcomm.ledger.usage import UsageReport
 from agentcomm.message import content_id
@@ -75,7 +75,7 @@ class Progress:
         return (time.monotonic() - self.began) / fresh * (self.total - self.done)
 
     def add_call(self, row: CallRow) -> None:
-        if row.cache_hit:
+        if row.cache_hit or row.error_kind == NOT_RECORDED:
             return
         self.calls += 1
         self.input_tokens += row.input_tokens or 0
@@ -355,6 +355,7 @@ class _Evaluation:
         before = self.ledger.calls(texts=False)
         for call in before:
             self.progress.add_call(call)
+        paid_before = self.progress.calls
         self._report()
         if not work:
             return
@@ -370,6 +371,8 @@ class _Evaluation:
                 for _ in range(workers):
                     group.start_soon(self._work, queue, calls, executor)
         if self.error is not None:
+            if isinstance(self.error, UserError):
+                self.error.running = self.progress.calls > paid_before
             raise self.error
 
     def _in_flight(self, calls: Calls) -> int:

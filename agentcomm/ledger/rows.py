@@ -17,6 +17,9 @@ Phase = Literal["evaluate", "learn", "compress", "judge"]
 PENDING = "pending"
 """Error kind of a call that was sent and whose end was never recorded (the process was killed)."""
 
+NOT_RECORDED = "not_recorded"
+"""Error kind of a request that a replay doesn't have: nothing was sent, so it is in no total."""
+
 
 @dataclass(frozen=True, slots=True)
 class CallRow:

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-from agentcomm.ledger.rows import CallRow, DeliveryRow
+from agentcomm.ledger.rows import NOT_RECORDED, CallRow, DeliveryRow
 
 ARROW = "->"
 PARTS = ("system", "task", "messages", "memory", "template")
@@ -83,7 +83,7 @@ class UsageReport:
 
     @cached_property
     def _paid(self) -> tuple[CallRow, ...]:
-        return tuple(r for r in self.rows if not r.cache_hit)
+        return tuple(r for r in self.rows if not r.cache_hit and r.error_kind != NOT_RECORDED)
 
     @cached_property
     def _hits(self) -> tuple[CallRow, ...]:
