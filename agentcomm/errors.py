@@ -127,9 +127,9 @@ class LimitExceeded(RunError):
     Attributes
     ----------
     scope:
-        Name of the scope whose limit it was: ``"run"``, ``"item"`` or ``"agent NAME"``.
+        Name of the scope whose limit it was: ``"run"``, ``"item"``, ``"agent NAME"`` or ``"learn"``.
     limit:
-        Which one: ``"tokens"``, ``"calls"``, ``"cost"`` or ``"seconds"``.
+        Which one: ``"tokens"``, ``"calls"``, ``"cost"``, ``"seconds"`` or ``"rollouts"``.
     """
 
     def __init__(self, message: str, *, scope: str, limit: str) -> None:
