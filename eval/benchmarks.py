@@ -111,7 +111,8 @@ async def study(task: Task, arguments: argparse.Namespace) -> None:
         await one(f"self-consistency-{samples}", voting.graph)
     except AgentCommError as error:
         print(f"{task.name}: no self-consistency: {error}", file=sys.stderr)
-    await one(*teams[2])
+    if "debate" not in arguments.skip:
+        await one(*teams[2])
 
 
 def total(run: Run) -> int:
@@ -149,6 +150,7 @@ def main() -> None:
     parser.add_argument("--base-url")
     parser.add_argument("--concurrency", type=int, default=48)
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmarks"))
+    parser.add_argument("--skip", nargs="*", default=[], choices=["debate"], help="settings to leave out")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     arguments.fingerprint = fingerprint(arguments.model)
