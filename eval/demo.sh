@@ -21,6 +21,9 @@ result = {"command": "eval/demo.sh", "commit": commit, "model": "local/smollm2",
           "settings": data["settings"]}
 Path("eval/results/demo.json").write_text(json.dumps(result, indent=1) + "\n")
 shown = Path("docs/demo.txt")
-shown.write_text("\n".join(line.rstrip() for line in shown.read_text().replace(str(out), "runs/demo").splitlines()) + "\n")
+text = "\n".join(line.rstrip() for line in shown.read_text().replace(str(out), "runs/demo").splitlines())
+while "\n\n\n" in text:
+    text = text.replace("\n\n\n", "\n\n")
+shown.write_text(text.strip() + "\n")
 END
 cp "$out/picture.svg" docs/demo.svg

@@ -24,6 +24,10 @@ def test_the_python_example_runs_as_written(tmp_path: Path) -> None:
     assert done.stdout.startswith("flowchart LR")
 
 
+def test_the_demo_shown_is_the_one_that_was_printed() -> None:
+    assert (ROOT / "docs" / "demo.txt").read_text(encoding="utf-8").strip() in README
+
+
 def test_every_command_of_the_readme_exists() -> None:
     from agentcomm.cli import app
 
