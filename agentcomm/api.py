@@ -78,14 +78,7 @@ async def run(
     book = ledger if ledger is not None else Ledger.in_memory()
     try:
         async with opts.calls(book, model) as calls:
-            turns = Turns(
-                calls,
-                schedule,
-                item,
-                scope=Scope("item", opts.item_limits, calls.scope),
-                agent_limits=opts.agent_limits,
-                listen=listen,
-            )
+            turns = open_turns(calls, schedule, item, opts, listen=listen)
             await check_models(calls, graph)
             # A checkpoint continues the same question to the same model, and no other.
             thread = content_id(item.id, item.content_hash, asked, opts.identity())
@@ -104,6 +97,15 @@ def run_sync(
         return await run(graph, question, model, **options)
 
     return anyio.run(call)
+
+
+def open_turns(calls: Calls, schedule: Schedule, item: Item, options: RunOptions, **more: Any) -> Turns:
+    """The turns of an episode under a run's options: the item's and the agents' limits within the run's.
+
+    ``more`` are further fields of :class:`~agentcomm.episode.Turns` (``sample``, ``phase``, ``listen``).
+    """
+    scope = Scope("item", options.item_limits, calls.scope)
+    return Turns(calls, schedule, item, scope=scope, agent_limits=options.agent_limits, **more)
 
 
 async def check_models(calls: Calls, graph: AgentGraph) -> None:

@@ -12,12 +12,10 @@ from typing import Any
 
 from langgraph.graph.state import CompiledStateGraph
 
-from agentcomm.api import check_models
+from agentcomm.api import check_models, open_turns
 from agentcomm.backends.base import Backend
-from agentcomm.episode import Turns
 from agentcomm.executors.langgraph import Team, export
 from agentcomm.graph import AgentGraph, Topology
-from agentcomm.ledger.limits import Scope
 from agentcomm.ledger.store import Ledger
 from agentcomm.ledger.usage import UsageReport
 from agentcomm.options import RunOptions
@@ -77,13 +75,7 @@ def to_langgraph(
         try:
             async with opts.calls(book, model) as calls:
                 await check_models(calls, graph)
-                turns = Turns(
-                    calls,
-                    schedule,
-                    item,
-                    scope=Scope("item", opts.item_limits, calls.scope),
-                    agent_limits=opts.agent_limits,
-                )
+                turns = open_turns(calls, schedule, item, opts)
 
                 def usage(_: Sequence[TurnRecord]) -> dict[str, Any]:
                     return UsageReport.of(turns.rows, turns.deliveries).to_dict()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,15 @@ class RunSide:
     items: dict[str, str]
     """Content hash of each item, by id."""
 
-    @property
+    @cached_property
     def scores(self) -> dict[Key, float]:
         return {k: e.score for k, e in self.episodes.items() if e.status == "ok" and e.score is not None}
 
-    @property
+    @cached_property
     def failed(self) -> frozenset[Key]:
         return frozenset(k for k, e in self.episodes.items() if e.status == "failed")
 
+    @cached_property
     def tokens(self) -> dict[Key, int]:
         """Gross input and output tokens by (item, sample)."""
         out = dict.fromkeys(self.episodes, 0)
@@ -231,7 +233,7 @@ def _mark_front(
         return
     points = []
     for side, name in zip(sides, names, strict=True):
-        scores, tokens = side.scores, side.tokens()
+        scores, tokens = side.scores, side.tokens
         points.append(RunPoint(name, [scores[k] for k in scored], [tokens[k] for k in scored]))
     for row, point in zip(rows, pareto_front(points, rng=rng), strict=True):
         row["on_front"] = point.on_front
@@ -262,7 +264,7 @@ def _against(
             rng=rng,
             level=level,
         )
-    gross, before = (sum(s.tokens().get(k, 0) for k in keys) for s in (side, reference))
+    gross, before = (sum(s.tokens.get(k, 0) for k in keys) for s in (side, reference))
     return Against(
         run=name,
         difference=paired_bootstrap(a, b, clusters=clusters, rng=rng, level=level),

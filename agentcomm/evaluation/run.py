@@ -18,16 +18,15 @@ from typing import Any
 
 import anyio
 
-from agentcomm.api import check_models
+from agentcomm.api import check_models, open_turns
 from agentcomm.backends.base import Backend
 from agentcomm.calls import Calls
-from agentcomm.episode import Episode, Listener, Turns, run_episode
+from agentcomm.episode import Episode, Listener, run_episode
 from agentcomm.errors import AgentCommError, ConfigError, GraphError, LedgerError, TaskError, UserError
 from agentcomm.evaluation.rundir import RunDir, plain, write_json
 from agentcomm.evaluation.stats import mean_interval
 from agentcomm.executors.base import Executor
 from agentcomm.graph import AgentGraph, Topology
-from agentcomm.ledger.limits import Scope
 from agentcomm.ledger.redact import Redactor
 from agentcomm.ledger.rows import NOT_RECORDED, CallRow, EpisodeRow, Phase
 from agentcomm.ledger.store import Ledger
@@ -400,15 +399,8 @@ class _Evaluation:
         if schedule is None:
             cut = self._cut(item)
             schedule = Schedule.of(self.graph, cut)
-        turns = Turns(
-            calls,
-            schedule,
-            item,
-            sample=sample,
-            phase=self.phase,
-            scope=Scope("item", self.options.item_limits, calls.scope),
-            agent_limits=self.options.agent_limits,
-            listen=self.listen,
+        turns = open_turns(
+            calls, schedule, item, self.options, sample=sample, phase=self.phase, listen=self.listen
         )
         # A failed episode is tried anew, not taken from its checkpoint; what it paid for is reused.
         thread = f"{self.run_id}:{item.id}#{sample}#{self.tries[(item.id, sample)]}"
