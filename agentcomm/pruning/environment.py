@@ -12,14 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
+
+import anyio
 
 from agentcomm.errors import ConfigError, LimitExceeded
 from agentcomm.graph import Topology
 from agentcomm.ledger.usage import UsageReport
 from agentcomm.message import Usage
 from agentcomm.pruning.pool import Pool
-from agentcomm.pruning.realise import EdgeProbabilities
+from agentcomm.pruning.realise import EdgeProbabilities, Realisation
 from agentcomm.task import Item
 
 Status = Literal["ok", "failed"]
@@ -100,6 +102,65 @@ class Environment(Protocol):
         ...
 
 
+class Trial(NamedTuple):
+    """A rollout to be made; ``realisation`` and ``probabilities`` say how its topology was drawn."""
+
+    item: Item
+    topology: Topology
+    seed: int
+    realisation: Realisation | None = None
+    probabilities: EdgeProbabilities | None = None
+
+
+async def run_trials(environment: Environment, trials: Sequence[Trial]) -> list[Outcome]:
+    """The outcomes of ``trials``, in their order.
+
+    They run side by side, as many as the environment's attribute ``concurrency`` says; one by one
+    where it has none. How topologies were drawn is handed on where the environment's attribute
+    ``records`` says that it wants to know.
+
+    Raises
+    ------
+    LimitExceeded
+        As the environment; rollouts in flight are finished first, so what was paid for is recorded.
+    """
+    tells = _tells(environment)
+    most = max(1, int(getattr(environment, "concurrency", 1)))
+
+    async def one(trial: Trial) -> Outcome:
+        more: dict[str, Any] = (
+            {"realisation": trial.realisation, "probabilities": trial.probabilities} if tells else {}
+        )
+        return await environment.rollout(trial.item, trial.topology, trial.seed, **more)
+
+    if most == 1:
+        return [await one(trial) for trial in trials]
+    outcomes: list[Outcome | None] = [None] * len(trials)
+    errors: list[Exception] = []
+    queue = iter(enumerate(trials))
+
+    async def work() -> None:
+        for at, trial in queue:
+            if errors:
+                return
+            try:
+                outcomes[at] = await one(trial)
+            except Exception as error:
+                errors.append(error)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(min(most, len(trials))):
+            group.start_soon(work)
+    if errors:
+        raise errors[0]
+    return [outcome for outcome in outcomes if outcome is not None]
+
+
+def _tells(environment: Environment) -> bool:
+    """Whether ``rollout`` also takes how a topology was drawn."""
+    return bool(getattr(environment, "records", None) is not None)
+
+
 class TopologyPolicy(Protocol):
     """Decides a topology for an item: :meth:`propose`, then realise."""
 
@@ -163,8 +224,23 @@ class Metered:
     def pool(self) -> Pool:
         return self.environment.pool
 
-    async def rollout(self, item: Item, topology: Topology, seed: int) -> Outcome:
-        """As the environment's own.
+    @property
+    def concurrency(self) -> int:
+        """As the environment's own."""
+        return max(1, int(getattr(self.environment, "concurrency", 1)))
+
+    @property
+    def records(self) -> Any:
+        """The environment's own records, ``None`` where it keeps none."""
+        return getattr(self.environment, "records", None)
+
+    @property
+    def rollouts_left(self) -> int | None:
+        """How many more the budget allows; ``None`` is no limit."""
+        return None if self.budget.rollouts is None else max(0, self.budget.rollouts - self.rollouts)
+
+    async def rollout(self, item: Item, topology: Topology, seed: int, **drawn: Any) -> Outcome:
+        """As the environment's own; ``drawn`` says how the topology was drawn, where that is recorded.
 
         Raises
         ------
@@ -174,7 +250,7 @@ class Metered:
         """
         self._admit()
         self.rollouts += 1  # before waiting: rollouts in flight are counted
-        outcome = await self.environment.rollout(item, topology, seed)
+        outcome = await self.environment.rollout(item, topology, seed, **drawn)
         spent = outcome.total_tokens
         if spent is None:
             self.unknown_tokens += 1

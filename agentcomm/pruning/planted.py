@@ -216,6 +216,11 @@ class PlantedWorld:
     # -- items and embeddings ----------------------------------------------------------------
 
     @property
+    def id(self) -> str:
+        """Names the embedding: each world has its own."""
+        return f"planted-{self.seed}-{self.dimensions}"
+
+    @property
     def dimensions(self) -> int:
         """Of embeddings: 32, or more where there are more agents or domains."""
         return max(32, self.agents, self.domains)

@@ -338,6 +338,11 @@ class Collector:
     def pool(self) -> Pool:
         return self.environment.pool
 
+    @property
+    def concurrency(self) -> int:
+        """As the environment's own."""
+        return max(1, int(getattr(self.environment, "concurrency", 1)))
+
     async def rollout(
         self,
         item: Item,
