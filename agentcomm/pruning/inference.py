@@ -1,9 +1,9 @@
 """Inference: what a topology network decides, in numpy, so that using a policy needs no torch.
 
 :class:`Architecture` says what a network is made of, :class:`Forward` computes its probabilities
-from plain arrays (equal to :class:`agentcomm.pruning.network.TopologyNetwork` within 1e-5; within 1e-3 as released,
-where min-max magnifies rounding).
-What depends on the roles alone is computed once; a decision for nine agents takes well under a
+from plain arrays (equal to :class:`agentcomm.pruning.network.TopologyNetwork` within 1e-5; within
+1e-3 as released, where min-max magnifies rounding), :class:`NetworkPolicy` decides by them. What
+depends on the roles alone is computed once; a decision for nine agents takes less than a
 millisecond beside the query's embedding.
 
 Deliberately absent: training, and torch.
@@ -15,13 +15,17 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agentcomm.errors import ConfigError
-from agentcomm.pruning.pool import BoolArray, FloatArray
+from agentcomm.pruning.embeddings import Embedder, HashEmbedder, cached
+from agentcomm.pruning.policy import Arrays, Card, Policy, check_embedder
+from agentcomm.pruning.pool import BoolArray, FloatArray, Pool
+from agentcomm.pruning.realise import EdgeProbabilities
+from agentcomm.task import Item
 
 Profile = Literal["corrected", "as_released"]
 Head = Literal["directed", "symmetric"]
@@ -243,3 +247,98 @@ def shapes(architecture: Architecture) -> dict[str, tuple[int, ...]]:
 
 def _sigmoid(x: FloatArray) -> FloatArray:
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)), dtype=np.float64)
+
+
+class NetworkPolicy(Policy):
+    """A topology network and the embedder it was trained with.
+
+    A pair has one logit, which its spatial and its temporal edge share; pairs that the pool doesn't
+    have stay without. Everything is computed at 64 bits from the stored 32-bit weights, so two runs
+    decide alike.
+
+    Parameters
+    ----------
+    embedder:
+        Of the roles' texts (once, here) and of each item's question.
+    arrays:
+        The network's weights by name.
+    learn_nodes:
+        ``False`` keeps every agent, for methods that learn edges alone.
+    """
+
+    kind = "network"
+
+    def __init__(
+        self,
+        pool: Pool,
+        card: Card,
+        architecture: Architecture,
+        arrays: Mapping[str, NDArray[Any]],
+        embedder: Embedder,
+        *,
+        learn_nodes: bool = True,
+        node_threshold: float = 0.5,
+        edge_threshold: float = 0.5,
+    ) -> None:
+        super().__init__(pool, card, node_threshold=node_threshold, edge_threshold=edge_threshold)
+        if (len(pool), embedder.dimensions) != (architecture.agents, architecture.dimensions):
+            raise ConfigError(
+                f"a network of {architecture.agents} agents and {architecture.dimensions} dimensions for "
+                f"{len(pool)} agents and an embedding of {embedder.dimensions}"
+            )
+        self.architecture = architecture
+        self.embedder = cached(embedder)
+        self.learn_nodes = learn_nodes
+        self._arrays = {k: np.asarray(v, dtype=np.float32) for k, v in arrays.items()}
+        self._forward = Forward(
+            architecture, self._arrays, self.embedder.embed([agent.role for agent in pool.agents])
+        )
+        self._everyone = np.ones(len(pool))
+
+    def propose(self, item: Item) -> EdgeProbabilities:
+        (query,) = self.embedder.embed([item.question])
+        keep, edge = self._forward(query)
+        return EdgeProbabilities.of(
+            keep if self.learn_nodes else self._everyone,
+            edge,
+            edge,
+            self.pool.spatial_allowed,
+            self.pool.temporal_allowed,
+        )
+
+    def state(self) -> tuple[dict[str, Any], Arrays]:
+        data = {
+            "architecture": self.architecture.to_dict(),
+            "embedding": self.embedder.id,
+            "learn_nodes": self.learn_nodes,
+        }
+        return data, self._arrays
+
+    @classmethod
+    def restore(
+        cls,
+        pool: Pool,
+        card: Card,
+        thresholds: tuple[float, float],
+        data: Mapping[str, Any],
+        arrays: Arrays,
+        embedder: Embedder | None,
+    ) -> Self:
+        architecture = Architecture(**data["architecture"])
+        if embedder is None:
+            embedder = HashEmbedder(architecture.dimensions)
+            if embedder.id != data["embedding"]:
+                raise ConfigError(
+                    f"the policy was learned with the embedding {data['embedding']!r}; pass it as embedder="
+                )
+        check_embedder(embedder, data["embedding"])
+        return cls(
+            pool,
+            card,
+            architecture,
+            arrays,
+            embedder,
+            learn_nodes=bool(data["learn_nodes"]),
+            node_threshold=thresholds[0],
+            edge_threshold=thresholds[1],
+        )

@@ -40,7 +40,7 @@ POLICY, WEIGHTS = "policy.json", "weights.safetensors"
 
 Arrays = Mapping[str, NDArray[Any]]
 
-_HOMES = {"static": "policy", "network": "network", "frugal": "frugal", "random": "fixed"}
+_HOMES = {"static": "policy", "network": "inference", "frugal": "frugal", "random": "fixed"}
 """Modules of kinds that aren't imported yet."""
 
 
