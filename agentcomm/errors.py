@@ -5,6 +5,7 @@
     │   ├── GraphError            a graph or topology that can't run as written
     │   ├── TaskError             a task, a data folder or a row that can't be read
     │   ├── ConfigError           an unknown model string, a missing key, a changed run directory
+    │   ├── ScorerUnsupported     a scorer that can't give what a score matrix needs
     │   └── MissingExtraError     a feature whose optional packages are not installed
     └── RunError                  something failed while running
         ├── BackendError          a model endpoint: unreachable, refused, broken reply, timed out
@@ -56,6 +57,10 @@ class ConfigError(UserError):
 
 class MissingExtraError(UserError):
     """An optional part of the package is used whose requirements are not installed."""
+
+
+class ScorerUnsupported(UserError):
+    """A scorer that can't give log-probabilities of a prompt; found out before anything is scored."""
 
 
 class RunError(AgentCommError):
