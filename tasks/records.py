@@ -8,7 +8,9 @@ topology can be judged against the truth. Copy this file and change the tables t
     two hops   What pet does the person who lives in Oslo have?     needs two (``by="attribute"``)
 
 ``by="people"`` gives each specialist the facts about its own people; ``by="attribute"`` gives each
-one attribute of everybody. An agent sees its share with ``Agent(view="s1")``, ``"s2"``, ...
+one attribute of everybody: a different one on each item, or with ``fixed=True`` always the same
+(``s1`` the cities, ``s2`` the jobs, ...), so that a question tells who can answer it and a policy
+can learn whom to ask. An agent sees its share with ``Agent(view="s1")``, ``"s2"``, ...
 """
 
 from __future__ import annotations
@@ -74,6 +76,7 @@ def task(
     hops: Literal[1, 2] = 1,
     by: Literal["people", "attribute"] = "people",
     relevant: int | None = None,
+    fixed: bool = False,
 ) -> Task:
     """``limit`` items (100 if not given) with ``specialists`` views of ``facts`` facts each.
 
@@ -84,6 +87,8 @@ def task(
         raise TaskError("records: split: learn, validate or score; by: people or attribute; hops: 1 or 2")
     if hops == 2 and (by == "people" or specialists < 2):
         raise TaskError("records: two hops join two specialists; use by=attribute and specialists >= 2")
+    if fixed and by == "people":
+        raise TaskError("records: fixed=true fixes who knows which attribute; use by=attribute with it")
     if not (1 <= people <= MOST_PEOPLE and 1 <= kinds <= len(ATTRIBUTES)):
         most = f"{MOST_PEOPLE} people with {len(ATTRIBUTES)} attributes"
         raise TaskError(f"records: the tables make at most {most}, not {people} with {kinds}; extend them")
@@ -94,19 +99,29 @@ def task(
         )
     config = {"seed": seed, "split": split, "specialists": specialists, "facts": facts,
               "hops": hops, "by": by, "relevant": relevant}  # fmt: skip
+    if fixed:
+        config["fixed"] = True
     numbers = range(100 if limit is None else limit)
-    items = tuple(_item(seed, split, number, people, kinds, hops, by, relevant) for number in numbers)
+    items = tuple(_item(seed, split, number, people, kinds, hops, by, relevant, fixed) for number in numbers)
     return Task("records", items, score, "Facts about people, split over specialists.", config, extract)
 
 
 def _item(
-    seed: int, split: Split, number: int, people: int, kinds: int, hops: int, by: str, relevant: int
+    seed: int,
+    split: Split,
+    number: int,
+    people: int,
+    kinds: int,
+    hops: int,
+    by: str,
+    relevant: int,
+    fixed: bool,
 ) -> Item:
     """Item ``number`` of a split: drawn again until its own hash falls into that split."""
     for draw in range(1000):
         rng = random.Random(f"records/{seed}/{split}/{number}/{draw}")  # strings are hashed with SHA-512
         names = rng.sample(NAMES, people)
-        attributes = rng.sample(ATTRIBUTES, kinds)
+        attributes = list(ATTRIBUTES[:kinds]) if fixed else rng.sample(ATTRIBUTES, kinds)
         values = {a.name: rng.sample(a.values, people) for a in attributes}
         who = rng.randrange(relevant if by == "people" else people)
         asked, *others = rng.sample(attributes if by == "people" else attributes[:relevant], k=hops)

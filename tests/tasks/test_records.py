@@ -18,7 +18,13 @@ assert SPEC.loader is not None
 records: Any = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(records)
 
-SHAPES = [{}, {"facts": 2, "specialists": 6}, {"by": "attribute"}, {"by": "attribute", "hops": 2}]
+SHAPES = [
+    {},
+    {"facts": 2, "specialists": 6},
+    {"by": "attribute"},
+    {"by": "attribute", "hops": 2},
+    {"by": "attribute", "fixed": True},
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -45,6 +51,18 @@ def test_the_answer_stands_in_a_needed_view_and_in_no_other(shape: dict[str, Any
         assert len(holders) == 1
         assert holders <= set(item.metadata["needed"])
         assert len(item.metadata["needed"]) == shape.get("hops", 1)
+
+
+def test_with_fixed_attributes_the_question_tells_whom_to_ask() -> None:
+    asked: dict[str, set[Any]] = {}
+    for item in records.task(60, by="attribute", fixed=True).items:
+        asked.setdefault(item.question.split()[1], set()).add(item.metadata["needed"])
+    assert len(asked) == 4
+    assert all(len(needed) == 1 for needed in asked.values())
+    loose = records.task(60, by="attribute").items
+    assert len({i.metadata["needed"] for i in loose if i.question.split()[1] == "city"}) > 1
+    with pytest.raises(TaskError, match="by=attribute"):
+        records.task(1, fixed=True)
 
 
 def test_two_hops_ask_for_a_person_who_is_not_named() -> None:
