@@ -4,25 +4,33 @@
 its ``act`` delivers the inbox over the channels, builds the prompt, makes the metered call and
 answers with a record. It never raises for what an agent, a channel or a server did wrong; the
 failure is the record's outcome, and readers don't see it as text.
+
+A channel that fails fails its *delivery*: the reader reads nothing of that message, as if its
+sender had failed, and the turn's record and the ledger say why. Only what forbids the reader's own
+call too (a limit, nobody listening any more, something only the user can mend) fails the turn.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import anyio
+
+from agentcomm.backends.base import TokenCounter
 from agentcomm.calls import Called, Calls, Place, derive_seed
 from agentcomm.errors import BackendError, LedgerError, LimitExceeded, RunError, UserError
 from agentcomm.executors.base import Executor
 from agentcomm.graph import Agent, Edge
 from agentcomm.ledger.limits import Limits, Scope
-from agentcomm.ledger.rows import CallRow, DeliveryRow, Phase
+from agentcomm.ledger.rows import CallRow, ChannelRow, DeliveryRow, Phase
+from agentcomm.ledger.tokens import count
 from agentcomm.ledger.usage import UsageReport
-from agentcomm.message import Delivery, Failure, Message, Outcome
-from agentcomm.prompting import Turn, build
+from agentcomm.message import Compression, Delivery, Failure, Message, Outcome, Reply
+from agentcomm.prompting import Prompt, Turn, build
 from agentcomm.schedule import Inbox, Schedule, TurnRecord, in_order
 from agentcomm.task import Item, Score
 
@@ -70,6 +78,11 @@ class Episode:
         return tuple(r.outcome for r in self.records if isinstance(r.outcome, Failure))
 
     @property
+    def failed_deliveries(self) -> tuple[Delivery, ...]:
+        """Messages that a channel could not deliver, by round and reader; nobody read them."""
+        return tuple(d for r in self.records for d in r.inbox if d.failed)
+
+    @property
     def ok(self) -> bool:
         return self.failure is None
 
@@ -83,6 +96,9 @@ class Turns:
     item: Item
     sample: int = 0
     phase: Phase = "evaluate"
+    draw: int | None = None
+    """What the seeds of its turns derive from; the sample by default. Episodes of one draw ask an
+    agent that reads the same the very same request."""
     scope: Scope = field(default_factory=lambda: Scope("item", Limits()))
     agent_limits: Limits = field(default_factory=Limits)
     listen: Listener | None = None
@@ -92,6 +108,10 @@ class Turns:
     """What only the user can mend; ``run_episode`` raises it once no call is in flight."""
     _agent_scopes: dict[str, Scope] = field(default_factory=dict)
 
+    @property
+    def drawn(self) -> int:
+        return self.sample if self.draw is None else self.draw
+
     async def act(self, inbox: Inbox) -> TurnRecord:
         agent = self.schedule.graph.by_name[inbox.agent]
         turn = Turn(
@@ -99,14 +119,17 @@ class Turns:
             agent=agent,
             round=inbox.round,
             past=inbox.past,
-            seed=derive_seed(self.calls.sampling.seed, self.item.id, self.sample, inbox.agent, inbox.round),
+            seed=derive_seed(self.calls.sampling.seed, self.item.id, self.drawn, inbox.agent, inbox.round),
         )
         delivered: tuple[Delivery, ...] = ()
         called: Called | None = None
+        spent: list[CallRow] = []
         outcome: Outcome
         try:
-            delivered = tuple([await self._deliver(edge, message, turn) for edge, message in inbox.letters])
-            turn = replace(turn, inbox=delivered)
+            delivered, error = await self._deliver_all(inbox.letters, turn, spent)
+            if error is not None:
+                raise error
+            turn = replace(turn, inbox=tuple([d for d in delivered if not d.failed]))
             if agent.act is not None:
                 outcome = self._said(agent, inbox.round, await agent.act(turn))
             else:
@@ -129,14 +152,16 @@ class Turns:
             outcome = _failure(agent.name, inbox.round, error)
         record = TurnRecord(agent.name, inbox.round, delivered, outcome)
         if self.listen:
-            rows = (called.row,) if called else ()
-            self.listen(Spoke(self.item, self.sample, record, rows, called.deliveries if called else ()))
+            if called:
+                spent.append(called.row)
+            read = called.deliveries if called else ()
+            self.listen(Spoke(self.item, self.sample, record, tuple(spent), read))
         return record
 
     async def call(
-        self, agent: Agent, round: int, prompt: Any, seed: int, *, edge: Edge | None = None
+        self, agent: Agent, round: int, prompt: Prompt, seed: int, *, edge: Edge | None = None
     ) -> Called:
-        """A metered call in this episode; channels use it with their ``edge``, which then pays."""
+        """A metered call in this episode; a channel's names its ``edge``, which then pays."""
         place = Place(
             item=self.item.id,
             agent=agent.name,
@@ -155,17 +180,84 @@ class Turns:
             self._agent_scopes[name] = Scope(f"agent {name}", self.agent_limits, self.scope)
         return self._agent_scopes[name]
 
-    async def _deliver(self, edge: Edge, message: Message, turn: Turn) -> Delivery:
-        if edge.channel is None:
-            return Delivery(edge.key, message, message.text)
+    async def _deliver_all(
+        self, letters: Sequence[tuple[Edge, Message]], turn: Turn, spent: list[CallRow]
+    ) -> tuple[tuple[Delivery, ...], Exception | None]:
+        """The letters after their channels, in reading order, and what forbids the turn, if anything does.
+
+        Channels work side by side, those that need what was delivered before them after the rest.
+        """
+        if all(edge.channel is None for edge, _ in letters):
+            return tuple([Delivery(edge.key, message, message.text) for edge, message in letters]), None
+        made: dict[int, Delivery] = {}
+        errors: dict[int, Exception] = {}
+
+        async def work(i: int) -> None:
+            before = tuple([made[k] for k in sorted(made) if k < i and not made[k].failed])
+            made[i], error = await self._deliver(*letters[i], replace(turn, inbox=before), spent)
+            if error is not None:
+                errors[i] = error
+
+        beside: list[int] = []
+        in_order: list[int] = []
+        for i, (edge, message) in enumerate(letters):
+            if edge.channel is None:
+                made[i] = Delivery(edge.key, message, message.text)
+            else:
+                (in_order if getattr(edge.channel, "in_order", False) else beside).append(i)
+        if len(beside) == 1:
+            await work(beside[0])
+        elif beside:
+            async with anyio.create_task_group() as group:
+                for i in beside:
+                    group.start_soon(work, i)
+        for i in in_order:
+            await work(i)
+        return tuple([made[i] for i in range(len(letters))]), errors[min(errors)] if errors else None
+
+    async def _deliver(
+        self, edge: Edge, message: Message, turn: Turn, spent: list[CallRow]
+    ) -> tuple[Delivery, Exception | None]:
+        """One letter after its channel. What only stops this delivery is in it; what stops the turn comes beside."""
+        channel = edge.channel
+        assert channel is not None
+        stops: Exception | None = None
         try:
-            return await edge.channel.deliver(message, edge, turn)
-        except (LimitExceeded, UserError):
-            raise
+            desk = _Desk(self, edge, turn, spent)
+            delivery: Delivery = await channel.deliver(message, edge, replace(turn, desk=desk))
         except Exception as error:
-            # The message was already paid for; reading it whole loses nothing but tokens.
-            note = f"channel failed, delivered whole: {type(error).__name__}: {error}"
-            return Delivery(edge.key, message, message.text, edge.channel.name, note)
+            failure = _failure(edge.reader, turn.round, error)
+            if failure.fatal or failure.kind == "limit":
+                stops = error
+            made = Compression("failed", adherent=False, reason=f"{failure.kind}: {failure.reason}")
+            delivery = Delivery(edge.key, message, "", channel.name, str(made), made)
+        made = delivery.compression or Compression(
+            "compressed" if delivery.changed else "passed", reason=delivery.note
+        )
+        row = ChannelRow(
+            item=self.item.id,
+            sample=self.sample,
+            round=turn.round,
+            sender=edge.sender,
+            reader=edge.reader,
+            kind=edge.kind,
+            message_id=message.id,
+            channel=delivery.channel,
+            status=made.status,
+            original_text=message.text,
+            text=delivery.text,
+            reason=made.reason,
+            adherent=made.adherent,
+            budget=made.budget,
+            tokens=made.tokens,
+            original_tokens=made.original_tokens,
+            counted_by=made.counted_by,
+        )
+        try:
+            await self.calls.ledger.record_channel(row)
+        except LedgerError as error:
+            stops = stops or error
+        return delivery, stops
 
     def _said(self, agent: Agent, round: int, said: Any) -> Message:
         if isinstance(said, Message):
@@ -173,6 +265,39 @@ class Turns:
         if not isinstance(said, str):
             raise TypeError(f"act returned {type(said).__name__}; return the text it says")
         return Message(sender=agent.name, round=round, text=said, item=self.item.id)
+
+
+@dataclass(frozen=True)
+class _Desk:
+    """What a channel may ask for while it works on one edge: see :class:`agentcomm.prompting.Desk`."""
+
+    turns: Turns
+    edge: Edge
+    turn: Turn
+    spent: list[CallRow]
+
+    @property
+    def counts_by(self) -> str:
+        agent = self.turn.agent
+        return "" if agent.act is not None else self.turns.calls.backend(agent.model).name
+
+    async def count(self, text: str) -> int | None:
+        if self.turn.agent.act is not None:
+            return None
+        backend = self.turns.calls.backend(self.turn.agent.model)
+        return await count(text, backend if isinstance(backend, TokenCounter) else None)
+
+    async def ask(
+        self, prompt: Prompt, *, model: str | None, max_tokens: int, temperature: float | None, attempt: int
+    ) -> Reply:
+        turns = self.turns
+        said = [m.as_dict() for m in prompt.chat()]
+        seed = derive_seed(turns.calls.sampling.seed, turns.item.id, turns.drawn, "channel", said, attempt)
+        # The reader pays, so the call is made in its name; what it says of itself plays no part.
+        asked = Agent(self.edge.reader, model=model, max_tokens=max_tokens, temperature=temperature)
+        called = await turns.call(asked, self.turn.round, prompt, seed, edge=self.edge)
+        self.spent.append(called.row)
+        return called.reply
 
 
 async def run_episode(executor: Executor, turns: Turns, *, thread: str | None = None) -> Episode:

@@ -66,6 +66,8 @@ class Replay:
         A SQLite file; made in mode ``"cache"``, must exist in mode ``"replay"``.
     mode:
         ``"cache"`` or ``"replay"``.
+    close_inner:
+        Whether closing it closes the backend behind it, too; not where that is somebody else's.
 
     Raises
     ------
@@ -80,12 +82,14 @@ class Replay:
         mode: Literal["cache", "replay"] = "cache",
         *,
         name: str | None = None,
+        close_inner: bool = True,
     ) -> None:
         if mode not in ("cache", "replay"):
             raise ConfigError(f"unknown replay mode {mode!r}; use 'cache' or 'replay'")
         if mode == "cache" and inner is None:
             raise ConfigError("mode='cache' needs a backend to ask for what isn't kept yet")
         self.inner = inner
+        self.close_inner = close_inner
         self.store = Path(store)
         self.mode = mode
         self.answers_for_all = mode == "replay"
@@ -148,7 +152,7 @@ class Replay:
 
     async def aclose(self) -> None:
         self._recorded.close()
-        if self.inner is not None:
+        if self.inner is not None and self.close_inner:
             await self.inner.aclose()
 
     def _played(self, request: ChatRequest) -> Reply:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 
@@ -24,6 +24,7 @@ from agentcomm.calls import Calls
 from agentcomm.episode import Episode, Listener, run_episode
 from agentcomm.errors import AgentCommError, ConfigError, GraphError, LedgerError, TaskError, UserError
 from agentcomm.evaluation.rundir import RunDir, plain, write_json
+from agentcomm.evaluation.splits import SplitGuard
 from agentcomm.evaluation.stats import mean_interval
 from agentcomm.executors.base import Executor
 from agentcomm.graph import AgentGraph, Topology
@@ -40,6 +41,20 @@ IN_FLIGHT = 512
 """Episodes in flight at most; fewer where the endpoint takes fewer requests at a time."""
 
 TopologyOf = Topology | Callable[[Item], Topology] | None
+
+
+class Scheduling(Protocol):
+    """A function of the item whose topologies may have edges that the graph lacks.
+
+    What ``topology=`` is given may also be such: its own ``schedule`` then says what runs. (A
+    policy that was learned is one; its ``card.learned_from`` are the items it may not be scored on.)
+    """
+
+    def __call__(self, item: Item) -> Topology: ...
+
+    def schedule(self, topology: Topology) -> Schedule:
+        """What runs under one of its topologies."""
+        ...
 
 
 @dataclass
@@ -126,6 +141,7 @@ class Run:
             "graph": self.config["graph"]["name"],
             "task": self.config["task"]["name"],
             "model": self.config["model"],
+            "adversaries": [a["name"] for a in self.config["graph"]["agents"] if a.get("adversarial")],
             "seed": self.config["options"]["seed"],
             "items": self.items,
             "scored": len(scored),
@@ -197,7 +213,8 @@ async def evaluate(
         again, failed ones are tried again, and an episode that was cut off keeps the replies it
         already paid for. ``None`` keeps the ledger in memory.
     topology:
-        What of the graph is alive: a :class:`Topology`, or a function of the item.
+        What of the graph is alive: a :class:`Topology`, or a function of the item, such as a
+        policy (:class:`Scheduling`).
     samples:
         How often each item is run, each time with seeds of its own.
     name:
@@ -208,7 +225,8 @@ async def evaluate(
     Raises
     ------
     UserError
-        For anything that would fail every item; what was finished before stays in ``out``.
+        For anything that would fail every item (what was finished before stays in ``out``), and
+        for items that a policy has learned from.
     LedgerError
         If the ledger can't be written any more (a full disk).
     """
@@ -216,6 +234,8 @@ async def evaluate(
     if samples < 1:
         raise TaskError(f"samples={samples}; it must be at least 1")
     fixed = None if callable(topology) else Schedule.of(graph, topology)
+    if learned := learned_from(topology):
+        SplitGuard(frozenset()).evaluate(task.items, learned)
     config = run_config(graph, task, model, opts, samples=samples, topology=topology, name=name)
     if control is not None:
         config["control"] = plain(control)
@@ -297,6 +317,11 @@ def topology_spec(topology: TopologyOf) -> Any:
     return spec() if callable(spec) else f"{named.__module__}:{named.__qualname__}"
 
 
+def learned_from(topology: TopologyOf) -> frozenset[str]:
+    """Hashes of the items that a policy has learned from; none for anything else."""
+    return frozenset(getattr(getattr(topology, "card", None), "learned_from", ()))
+
+
 def _run_id(config: Mapping[str, Any], out: Path | str | None) -> str:
     """Tells the checkpoints of this run from those of other runs in the same file."""
     return content_id(config, uuid.uuid4().hex if out is None else str(Path(out).resolve()))[:12]
@@ -365,7 +390,7 @@ class _Evaluation:
         async with calls:
             await check_models(calls, self.graph)
             queue: Iterator[tuple[Item, int]] = iter(work)
-            workers = min(self._in_flight(calls), len(work))
+            workers = min(in_flight(calls, self.graph), len(work))
             async with anyio.create_task_group() as group:
                 for _ in range(workers):
                     group.start_soon(self._work, queue, calls, executor)
@@ -373,11 +398,6 @@ class _Evaluation:
             if isinstance(self.error, UserError):
                 self.error.running = self.progress.calls > paid_before
             raise self.error
-
-    def _in_flight(self, calls: Calls) -> int:
-        models = {a.model for a in self.graph.agents if a.act is None}
-        widest = max((calls.backend(m).max_concurrency for m in models), default=IN_FLIGHT)
-        return max(1, min(IN_FLIGHT, widest))
 
     async def _work(self, queue: Iterator[tuple[Item, int]], calls: Calls, executor: Executor) -> None:
         for item, sample in queue:
@@ -398,62 +418,23 @@ class _Evaluation:
         cut: Topology | None = None
         if schedule is None:
             cut = self._cut(item)
-            schedule = Schedule.of(self.graph, cut)
+            own = getattr(self.topology, "schedule", None)
+            schedule = own(cut) if callable(own) else Schedule.of(self.graph, cut)
         turns = open_turns(
             calls, schedule, item, self.options, sample=sample, phase=self.phase, listen=self.listen
         )
         # A failed episode is tried anew, not taken from its checkpoint; what it paid for is reused.
         thread = f"{self.run_id}:{item.id}#{sample}#{self.tries[(item.id, sample)]}"
         episode = await run_episode(executor, turns, thread=thread)
-        score = await self._score(item, episode)
+        score = await score_of(self.task, episode)
         failure = episode.failure
-        row = EpisodeRow(
-            item=item.id,
-            sample=sample,
-            status="ok" if failure is None else "failed",
-            answer=self._without_secrets(episode.answer),
-            score=score.value if score else None,
-            extracted=self._without_secrets(score.extracted) if score else None,
-            failure=self.ledger.redact(
-                f"{failure.sender}, round {failure.round}: {failure.kind}: {failure.reason}"
-            )
-            if failure
-            else None,
-            wall_s=episode.wall_s,
-            finished_at=time.time(),
-            topology=json.dumps(cut.to_dict()) if cut is not None else None,
-            failures=len(episode.failures),
-        )
+        row = episode_row(episode, score, cut, self.secrets)
         await self.ledger.record_episode(row)
         self.rows[(item.id, sample)] = row
         self.progress.add_episode(row)
         self._report()
         if failure is not None and failure.fatal and failure.scope != "item":
             self.stopped = self.stopped or self.ledger.redact(failure.reason)
-
-    async def _score(self, item: Item, episode: Episode) -> Score | None:
-        if episode.answer is None:
-            return None
-        try:
-            score = self.task.score(item, episode.answer)
-            if not isinstance(score, Score):
-                score = await score
-        except AgentCommError:
-            raise
-        except Exception as error:
-            raise TaskError(
-                f"the scorer of task {self.task.name!r} failed on item {item.id!r}: "
-                f"{type(error).__name__}: {error}; mend it and repeat the command, no reply is paid for again"
-            ) from error
-        if not isinstance(score, Score):
-            raise TaskError(
-                f"the scorer of task {self.task.name!r} gave {score!r} for item {item.id!r}; return a Score"
-            )
-        if not 0.0 <= score.value <= 1.0:
-            raise TaskError(
-                f"the scorer of task {self.task.name!r} gave {score.value!r} for item {item.id!r}; it must be in 0..1"
-            )
-        return score
 
     def _cut(self, item: Item) -> Topology:
         assert callable(self.topology)
@@ -470,9 +451,6 @@ class _Evaluation:
                 f"topology= gave {cut!r} for item {item.id!r}; return what graph.topology(...) makes"
             )
         return cut
-
-    def _without_secrets(self, text: str | None) -> str | None:
-        return None if text is None else self.secrets.exact(text)
 
     def _count_call(self, row: CallRow) -> None:
         self.progress.add_call(row)
@@ -494,3 +472,67 @@ class _Evaluation:
             path=path,
             stopped=self.stopped,
         )
+
+
+def in_flight(calls: Calls, graph: AgentGraph) -> int:
+    """How many episodes of a graph are worth having in flight at a time."""
+    models = {a.model for a in graph.agents if a.act is None}
+    widest = max((calls.backend(m).max_concurrency for m in models), default=IN_FLIGHT)
+    return max(1, min(IN_FLIGHT, widest))
+
+
+async def score_of(task: Task, episode: Episode) -> Score | None:
+    """What the task's scorer says of an episode's answer; ``None`` where there is none.
+
+    Raises
+    ------
+    TaskError
+        If the scorer fails or gives no score.
+    """
+    item = episode.item
+    if episode.answer is None:
+        return None
+    try:
+        score = task.score(item, episode.answer)
+        if not isinstance(score, Score):
+            score = await score
+    except AgentCommError:
+        raise
+    except Exception as error:
+        raise TaskError(
+            f"the scorer of task {task.name!r} failed on item {item.id!r}: "
+            f"{type(error).__name__}: {error}; mend it and repeat the command, no reply is paid for again"
+        ) from error
+    if not isinstance(score, Score):
+        raise TaskError(f"the scorer of task {task.name!r} gave {score!r} for item {item.id!r}; return a Score")
+    if not 0.0 <= score.value <= 1.0:
+        raise TaskError(
+            f"the scorer of task {task.name!r} gave {score.value!r} for item {item.id!r}; it must be in 0..1"
+        )
+    return score
+
+
+def episode_row(
+    episode: Episode, score: Score | None, cut: Topology | None, secrets: Redactor
+) -> EpisodeRow:
+    """The ledger's row of a finished episode; ``cut`` is the topology that was chosen for its item."""
+    failure = episode.failure
+
+    def hidden(text: str | None) -> str | None:
+        return None if text is None else secrets.exact(text)
+
+    return EpisodeRow(
+        item=episode.item.id,
+        sample=episode.sample,
+        status="ok" if failure is None else "failed",
+        answer=hidden(episode.answer),
+        score=score.value if score else None,
+        extracted=hidden(score.extracted) if score else None,
+        failure=secrets.text(f"{failure.sender}, round {failure.round}: {failure.kind}: {failure.reason}")
+        if failure
+        else None,
+        wall_s=episode.wall_s,
+        finished_at=time.time(),
+        topology=json.dumps(cut.to_dict()) if cut is not None else None,
+        failures=len(episode.failures),
+    )

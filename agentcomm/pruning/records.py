@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,22 +187,24 @@ class Records:
     """A file of records, for appending; a context manager.
 
     A last line that was cut off (the process was killed while it wrote) is removed on opening. One
-    process writes at a time; that is for whoever holds the run's directory to see to.
+    process writes at a time; the system lets go of a file even after ``kill -9``.
 
     Raises
     ------
     ConfigError
-        If the file can't be read, holds something else, or records of a newer schema.
+        If the file can't be read, holds something else or records of a newer schema, or another
+        process writes to it.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _drop_cut_line(self.path)
             self._file: IO[str] = self.path.open("a", encoding="ascii")
             with contextlib.ExitStack() as on_error:
                 on_error.callback(self._file.close)
+                _lock(self._file, self.path)
+                _drop_cut_line(self.path)
                 self._all = list(_read(self.path))
                 on_error.pop_all()
         except OSError as error:
@@ -274,9 +277,20 @@ def _read(path: Path) -> Iterator[Record]:
             ) from error
 
 
-def _drop_cut_line(path: Path) -> None:
-    if not path.exists():
+def _lock(file: IO[str], path: Path) -> None:
+    if sys.platform == "win32":
         return
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigError(
+            f"another process writes records to {path}; wait for it or choose another file"
+        ) from error
+
+
+def _drop_cut_line(path: Path) -> None:
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
     if whole < len(data):
