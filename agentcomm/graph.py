@@ -41,8 +41,13 @@ class Channel(Protocol):
     """What happens on an edge: turns a message into what the reader reads.
 
     ``deliver`` gets the message, the edge and the turn of the agent that is going to read it (its
-    item, round and earlier turns). ``spec`` describes the channel in JSON for the run's
+    item, round and earlier turns; ``turn.desk`` calls a model and counts tokens). What it raises is
+    a failed delivery: the reader reads nothing. ``spec`` describes the channel in JSON for the run's
     configuration; :func:`agentcomm.channels.from_spec` makes it again from that.
+
+    Two attributes may be there: ``models``, the model strings it calls (``None`` is the run's
+    default), asked for before anything is paid; and ``in_order = True`` if it needs what the other
+    edges delivered before it (``turn.inbox``), else edges are worked on side by side.
     """
 
     @property
@@ -79,6 +84,11 @@ class Agent:
         A function agent instead of a model: any async callable that gets a
         :class:`agentcomm.prompting.Turn` and returns the text it says (``str`` or ``Message``).
         It makes no model call.
+    adversarial:
+        Marks an agent that is told to mislead (:mod:`agentcomm.adversary`), for whoever reads the
+        results; it changes nothing by itself and is in no prompt.
+    context:
+        Whether it sees the item's shared context; ``False`` leaves it the question and its view.
     """
 
     name: str
@@ -92,6 +102,8 @@ class Agent:
     stop: tuple[str, ...] = ()
     schema: Mapping[str, Any] | None = field(default=None, hash=False)
     act: Callable[[Any], Awaitable[str | Message]] | None = field(default=None, hash=False)
+    adversarial: bool = False
+    context: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -505,6 +517,15 @@ class AgentGraph:
             keys.extend(found)
         return keys
 
+    def with_channel(self, channel: Channel | None, edges: Iterable[EdgeLike] | None = None) -> AgentGraph:
+        """The graph with ``channel`` on these edges, or on all; ``None`` delivers verbatim.
+
+        A pair ``(sender, reader)`` names both kinds of edge between them.
+        """
+        keys = set(self.by_key) if edges is None else set(self._keys(edges))
+        changed = [dataclasses.replace(e, channel=channel) if e.key in keys else e for e in self.edges]
+        return dataclasses.replace(self, edges=tuple(changed))
+
     # -- other shapes ------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
@@ -633,6 +654,9 @@ class AgentGraph:
         if dead := [ids[n] for n in self.names if n not in alive_agents]:
             lines.append("  classDef pruned fill:#eee,stroke:#bbb,color:#999,stroke-dasharray:4")
             lines.append(f"  class {','.join(dead)} pruned")
+        if told := [ids[a.name] for a in self.agents if a.adversarial]:
+            lines.append("  classDef adversary stroke:#b00020,stroke-width:3px")
+            lines.append(f"  class {','.join(told)} adversary")
         if grey:
             lines.append(f"  linkStyle {','.join(map(str, grey))} stroke:#ccc,stroke-dasharray:4")
         return "\n".join(lines)

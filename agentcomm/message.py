@@ -76,12 +76,52 @@ class Message:
             object.__setattr__(self, "id", content_id(self.item, self.sender, self.round, self.text))
 
 
+CompressionStatus = Literal["compressed", "cut", "passed", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """What a channel was asked for and what came of it.
+
+    ``status``:
+
+    * ``"compressed"``: the channel's own way made the text that is read;
+    * ``"cut"``: its own way did not fit (a model that ignored the budget, or said nothing of use),
+      so sentences were chosen or cut to meet the budget;
+    * ``"passed"``: the original is read, byte for byte, for the ``reason``;
+    * ``"failed"``: nothing is read, for the ``reason``.
+
+    Tokens are counted by ``counted_by``: the reader's model, or ``"bytes/3"`` where it can't count.
+    ``adherent`` is ``False`` where the channel's model (or method) did not do as it was told,
+    whatever was made of it afterwards.
+    """
+
+    status: CompressionStatus
+    budget: int | None = None
+    tokens: int | None = None
+    original_tokens: int | None = None
+    counted_by: str = ""
+    adherent: bool = True
+    reason: str = ""
+
+    def __str__(self) -> str:
+        budget = "" if self.budget is None else f", budget {self.budget}"
+        if self.status == "failed":
+            return f"not delivered: {self.reason}"
+        if self.status == "passed":
+            size = "" if self.original_tokens is None else f": {self.original_tokens} tokens{budget}"
+            return f"whole ({self.reason}){size}"
+        why = f"; {self.reason}" if self.reason else ""
+        return f"{self.original_tokens} to {self.tokens} tokens{budget}{why}"
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A message as its reader reads it, after the edge's channel.
 
     ``text`` is what is read; ``original`` is the message it was made from (its ``id`` recovers
-    the original text from the ledger). ``note`` says what the channel did, or why it did nothing.
+    the original text from the ledger). ``note`` says what the channel did, or why it did nothing;
+    ``compression`` says it in numbers, where the channel has a budget or may fail.
     """
 
     edge: EdgeKey
@@ -89,6 +129,12 @@ class Delivery:
     text: str
     channel: str = "verbatim"
     note: str = ""
+    compression: Compression | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the channel failed: the reader reads nothing, and the record says why."""
+        return self.compression is not None and self.compression.status == "failed"
 
     @property
     def changed(self) -> bool:

@@ -14,11 +14,11 @@ the part ``template``, known only from the server's total.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from agentcomm.graph import Agent, AgentGraph
-from agentcomm.message import ChatMessage, Delivery, EdgeKey, Message
+from agentcomm.message import ChatMessage, Delivery, EdgeKey, Message, Reply
 from agentcomm.schedule import TurnRecord
 from agentcomm.task import Item
 
@@ -27,12 +27,41 @@ Part = Literal["system", "task", "memory"] | EdgeKey
 NOTHING_NEW = "Nobody wrote to you. Give your answer again, improved if you can."
 
 
+class Desk(Protocol):
+    """What a channel may ask of the episode it works in, for one edge; made by the episode."""
+
+    async def ask(
+        self, prompt: Prompt, *, model: str | None, max_tokens: int, temperature: float | None, attempt: int
+    ) -> Reply:
+        """One model call that the edge pays for, in phase ``compress``, within the reader's limits.
+
+        Its seed derives from the run's, the item, the sample, the prompt and ``attempt``.
+
+        Raises
+        ------
+        RunError
+            A limit, or what the last attempt failed with.
+        """
+        ...
+
+    async def count(self, text: str) -> int | None:
+        """Tokens of ``text`` by the reader's model; ``None`` where it can't count."""
+        ...
+
+    @property
+    def counts_by(self) -> str:
+        """The reader's model string; empty for a function agent."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What an agent has before it when it speaks; function agents get it as it is.
 
     ``inbox`` are this round's messages as delivered, ``past`` the agent's own earlier turns
-    (empty without a memory), ``seed`` a seed of this turn's own.
+    (empty without a memory), ``seed`` a seed of this turn's own. Channels get the turn of the
+    agent that is going to read: its inbox is then what lies before the message, and ``desk`` is
+    how they call a model.
     """
 
     item: Item
@@ -41,6 +70,7 @@ class Turn:
     inbox: tuple[Delivery, ...] = ()
     past: tuple[TurnRecord, ...] = ()
     seed: int = 0
+    desk: Desk | None = field(default=None, compare=False, repr=False)
 
     @property
     def view(self) -> str:
@@ -109,7 +139,7 @@ def build(graph: AgentGraph, turn: Turn) -> Prompt:
 
 def _opening(turn: Turn) -> list[Segment]:
     pieces: list[tuple[Part, str]] = [
-        ("task", turn.item.context),
+        ("task", turn.item.context if turn.agent.context else ""),
         ("task", turn.item.question),
         ("system", turn.agent.role),
         ("task", turn.view),

@@ -8,11 +8,12 @@ read it; only what a channel made (a summary, say) is stored with its delivery.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from agentcomm.message import Delivery, EdgeKey, Failure, Message, Outcome, Usage
+from agentcomm.message import Compression, Delivery, EdgeKey, Failure, Message, Outcome, Usage
 from agentcomm.schedule import Mailbox, TurnRecord
 
 
@@ -70,7 +71,9 @@ def _encode_delivery(delivery: Delivery, round: int, mailbox: Mailbox) -> dict[s
     if delivery.channel != "verbatim":
         data["channel"] = delivery.channel
     if delivery.note:
-        data["note"] = delivery.note
+        data["note"] = _pack(delivery.note)
+    if (made := delivery.compression) is not None:
+        data["compression"] = {**dataclasses.asdict(made), "reason": _pack(made.reason)}
     return data
 
 
@@ -83,7 +86,12 @@ def _decode_delivery(data: Mapping[str, Any], reader: str, round: int, mailbox: 
         assert isinstance(said, Message)  # encode refers only to messages
         original = said
     text = _unpack(data["text"]) if "text" in data else original.text
-    return Delivery(edge, original, text, data.get("channel", "verbatim"), data.get("note", ""))
+    made: Compression | None = None
+    if "compression" in data:
+        made = Compression(**{**data["compression"], "reason": _unpack(data["compression"]["reason"])})
+    return Delivery(
+        edge, original, text, data.get("channel", "verbatim"), _unpack(data.get("note", "")), made
+    )
 
 
 def _encode_message(message: Message) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The ledger's rows: one a model call attempt, one a delivery, one an episode.
+"""The ledger's rows: one a model call attempt, one a delivery, one a channel's work, one an episode.
 
 A call row is an *attempt*: a retried call has several. Buckets are what the server reported,
 inclusive with subsets, ``None`` where it reported nothing. ``parts`` splits ``input_tokens``
@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from agentcomm.message import CompressionStatus
 
 Phase = Literal["evaluate", "learn", "compress", "judge"]
 
@@ -84,6 +86,34 @@ class DeliveryRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelRow:
+    """What a channel made of one message for one reader, whether or not the reader's call came off.
+
+    The fields are those of :class:`agentcomm.message.Compression`; ``budget``, ``tokens`` and
+    ``original_tokens`` are ``None`` where the channel doesn't count tokens. ``original_text`` and
+    ``text`` are stored by content hash: the original can be had again from the ledger.
+    """
+
+    item: str
+    sample: int
+    round: int
+    sender: str
+    reader: str
+    kind: str
+    message_id: str
+    channel: str
+    status: CompressionStatus
+    original_text: str
+    text: str
+    reason: str = ""
+    adherent: bool = True
+    budget: int | None = None
+    tokens: int | None = None
+    original_tokens: int | None = None
+    counted_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class EpisodeRow:
     """One graph on one item. ``status`` is ``"ok"`` or ``"failed"``; a failure is not a wrong answer."""
 
@@ -99,4 +129,4 @@ class EpisodeRow:
     topology: str | None = None
     """JSON of the topology used, ``None`` for the whole graph."""
     failures: int = 0
-    """Turns that failed, the decision's included."""
+    """Turns and deliveries that failed, the decision's turn included."""

@@ -85,6 +85,28 @@ MIGRATIONS: tuple[Migration, ...] = (
             failures INTEGER NOT NULL)""",
         "CREATE INDEX episodes_by_item ON episodes (item, sample)",
     ),
+    (
+        """CREATE TABLE channels (
+            n INTEGER PRIMARY KEY,
+            item TEXT NOT NULL,
+            sample INTEGER NOT NULL,
+            round INTEGER NOT NULL,
+            sender TEXT NOT NULL,
+            reader TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            message_id TEXT NOT NULL,
+            channel TEXT NOT NULL,
+            status TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            adherent INTEGER NOT NULL,
+            budget INTEGER,
+            tokens INTEGER,
+            original_tokens INTEGER,
+            counted_by TEXT NOT NULL,
+            original BLOB NOT NULL,
+            body BLOB NOT NULL)""",
+        "CREATE INDEX channels_by_item ON channels (item, sample)",
+    ),
 )
 
 

@@ -28,10 +28,11 @@ from typing import Any
 from agentcomm.errors import LedgerError
 from agentcomm.ledger import schema
 from agentcomm.ledger.redact import Redactor
-from agentcomm.ledger.rows import PENDING, CallRow, DeliveryRow, EpisodeRow
+from agentcomm.ledger.rows import PENDING, CallRow, ChannelRow, DeliveryRow, EpisodeRow
 from agentcomm.ledger.usage import UsageReport
 from agentcomm.ledger.writer import (
     CALL_COLUMNS,
+    CHANNEL_COLUMNS,
     DELIVERY_COLUMNS,
     EPISODE_COLUMNS,
     Batch,
@@ -203,6 +204,44 @@ class Ledger:
 
         await self._write(add)
 
+    async def record_channel(self, row: ChannelRow) -> None:
+        """Record what a channel made of a message; returns when committed.
+
+        A delivery that was made again (a resumed or repeated episode) has several rows;
+        :meth:`channels` gives the last.
+
+        Raises
+        ------
+        LedgerError
+            If it could not be written.
+        """
+        bodies: dict[bytes, str | bytes] = {}
+        values: Values = (
+            stored(row.item),
+            _integer(row.sample, "sample"),
+            _integer(row.round, "round"),
+            stored(row.sender),
+            stored(row.reader),
+            row.kind,
+            row.message_id,
+            stored(row.channel),
+            row.status,
+            stored(self._redactor.text(row.reason)) if row.reason else "",
+            int(row.adherent),
+            _integer(row.budget, "budget"),
+            _integer(row.tokens, "tokens"),
+            _integer(row.original_tokens, "original_tokens"),
+            stored(row.counted_by),
+            self._body(row.original_text, bodies),
+            self._body(row.text, bodies),
+        )
+
+        def add(batch: Batch) -> None:
+            batch.bodies.update(bodies)
+            batch.channels.append(values)
+
+        await self._write(add)
+
     async def _write(self, add: Callable[[Batch], None]) -> None:
         if self._memory is not None:
             self._check_open()
@@ -350,6 +389,28 @@ class Ledger:
         )
         return [_episode(r) for r in rows]
 
+    def channels(
+        self, *, item: str | None = None, sample: int | None = None, texts: bool = True
+    ) -> list[ChannelRow]:
+        """What channels made of messages, the last for each, by (item, sample, round, reader), as recorded.
+
+        ``texts=False`` leaves both texts empty.
+        """
+        bodies = "o.text, b.text" if texts else "'', ''"
+        join = "JOIN bodies o ON o.sha = h.original JOIN bodies b ON b.sha = h.body" if texts else ""
+        columns = ",".join(f"h.{c}" for c in CHANNEL_COLUMNS)
+        where, values = _filter(item, sample, "h")
+        same = " AND ".join(f"x.{c} = h.{c}" for c in ("item", "sample", "round", "sender", "reader", "kind"))
+        last = f"h.n = (SELECT max(n) FROM channels x WHERE {same})"
+        where = f"{where} AND {last}" if where else f"WHERE {last}"
+        self.flush()
+        rows = self._all(
+            f"SELECT {columns}, {bodies} FROM channels h {join} {where} "
+            "ORDER BY h.item, h.sample, h.round, h.reader, h.n",
+            values,
+        )
+        return [_channel(r) for r in rows]
+
     def reply(
         self, item: str, sample: int, round: int, agent: str, request_id: str, edge: str | None = None
     ) -> CallRow | None:
@@ -378,6 +439,10 @@ class Ledger:
             key = b""
         rows = self._all("SELECT text FROM bodies WHERE sha = ?", (key,)) or self._all(
             "SELECT b.text FROM deliveries d JOIN bodies b ON b.sha = d.original WHERE d.message_id = ? LIMIT 1",
+            (stored(sha),),
+        )
+        rows = rows or self._all(
+            "SELECT b.text FROM channels h JOIN bodies b ON b.sha = h.original WHERE h.message_id = ? LIMIT 1",
             (stored(sha),),
         )
         if not rows:
@@ -601,6 +666,28 @@ def _delivery(r: Sequence[Any]) -> DeliveryRow:
         again=bool(r[15]),
         original_text=_text(r[16]),
         text=_text(r[17]),
+    )
+
+
+def _channel(r: Sequence[Any]) -> ChannelRow:
+    return ChannelRow(
+        item=_text(r[0]),
+        sample=r[1],
+        round=r[2],
+        sender=_text(r[3]),
+        reader=_text(r[4]),
+        kind=r[5],
+        message_id=r[6],
+        channel=_text(r[7]),
+        status=r[8],
+        reason=_text(r[9]),
+        adherent=bool(r[10]),
+        budget=r[11],
+        tokens=r[12],
+        original_tokens=r[13],
+        counted_by=_text(r[14]),
+        original_text=_text(r[17]),
+        text=_text(r[18]),
     )
 
 

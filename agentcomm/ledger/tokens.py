@@ -82,6 +82,12 @@ async def attribute(prompt: Prompt, input_tokens: int | None, counter: TokenCoun
     return Attribution(parts, read, counts is None)
 
 
+async def count(text: str, counter: TokenCounter | None) -> int | None:
+    """Tokens of ``text`` by ``counter``; ``None`` if there is none, or it can't tell or fails."""
+    counts = await _counts([text], counter) if counter is not None else None
+    return None if counts is None else counts[0]
+
+
 def apportion(weights: Sequence[int], total: int) -> list[int]:
     """``total`` in whole shares proportional to ``weights``, by the largest remainder.
 

@@ -67,6 +67,25 @@ DELIVERY_COLUMNS = [
     "note",
     "again",
 ]
+CHANNEL_COLUMNS = [
+    "item",
+    "sample",
+    "round",
+    "sender",
+    "reader",
+    "kind",
+    "message_id",
+    "channel",
+    "status",
+    "reason",
+    "adherent",
+    "budget",
+    "tokens",
+    "original_tokens",
+    "counted_by",
+    "original",
+    "body",
+]
 EPISODE_COLUMNS = [
     "item",
     "sample",
@@ -112,11 +131,14 @@ class Batch:
     """By id: a call that ended while its start was queued is one insert."""
     deliveries: list[Values] = field(default_factory=list)
     episodes: list[Values] = field(default_factory=list)
+    channels: list[Values] = field(default_factory=list)
     waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = field(default_factory=list)
     events: list[threading.Event] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.calls or self.deliveries or self.episodes or self.waiters or self.events)
+        return bool(
+            self.calls or self.deliveries or self.episodes or self.channels or self.waiters or self.events
+        )
 
 
 def _insert(table: str, columns: Sequence[str], rows: int, verb: str = "INSERT", tail: str = "") -> str:
@@ -151,11 +173,12 @@ _BODIES = Statements("bodies", ("sha", "text"), "INSERT OR IGNORE")
 _CALLS = Statements("calls", CALL_COLUMNS, tail=_FINISH)
 _DELIVERIES = Statements("deliveries", DELIVERY_COLUMNS, "INSERT OR IGNORE")
 _EPISODES = Statements("episodes", EPISODE_COLUMNS)
+_CHANNELS = Statements("channels", CHANNEL_COLUMNS)
 
 
 def commit(connection: sqlite3.Connection, batch: Batch, known: set[bytes]) -> None:
     """Write a batch in one transaction; ``known`` are hashes of bodies that are stored already."""
-    if not (batch.calls or batch.deliveries or batch.episodes):
+    if not (batch.calls or batch.deliveries or batch.episodes or batch.channels):
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -164,6 +187,7 @@ def commit(connection: sqlite3.Connection, batch: Batch, known: set[bytes]) -> N
         _CALLS.insert(connection, list(batch.calls.values()))
         _DELIVERIES.insert(connection, batch.deliveries)
         _EPISODES.insert(connection, batch.episodes)
+        _CHANNELS.insert(connection, batch.channels)
         connection.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):  # SQLite may have rolled back by itself

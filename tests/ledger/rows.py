@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from agentcomm.ledger.rows import CallRow, DeliveryRow, EpisodeRow
+from agentcomm.ledger.rows import CallRow, ChannelRow, DeliveryRow, EpisodeRow
 
 
 def call(id: str = "c1", **changes: Any) -> CallRow:
@@ -56,6 +56,27 @@ def delivery(call_id: str = "c1", **changes: Any) -> DeliveryRow:
         text="a message",
         channel="truncate",
         note="cut",
+    )
+    return replace(row, **changes)
+
+
+def channelled(**changes: Any) -> ChannelRow:
+    row = ChannelRow(
+        item="q1",
+        sample=0,
+        round=1,
+        sender="critic",
+        reader="solver",
+        kind="spatial",
+        message_id="ab" * 32,
+        channel="summarise",
+        status="compressed",
+        original_text="a long message",
+        text="a message",
+        budget=4,
+        tokens=2,
+        original_tokens=5,
+        counted_by="mock/echo",
     )
     return replace(row, **changes)
 

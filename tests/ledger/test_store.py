@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from agentcomm.errors import LedgerError
 from agentcomm.ledger import schema
 from agentcomm.ledger.store import Ledger
-from tests.ledger.rows import answered, call, delivery, episode
+from agentcomm.ledger.writer import sha_of
+from tests.ledger.rows import answered, call, channelled, delivery, episode
 
 pytestmark = pytest.mark.anyio
 
@@ -279,22 +281,49 @@ async def test_commits_are_durable(tmp_path: Path) -> None:
     connection.close()
 
 
-VERSION_2 = (*schema.MIGRATIONS, ("ALTER TABLE calls ADD COLUMN region TEXT", "CREATE TABLE extra (x)"))
+NEWER = (*schema.MIGRATIONS, ("ALTER TABLE calls ADD COLUMN region TEXT", "CREATE TABLE extra (x)"))
 
 
-async def test_a_ledger_of_version_1_is_migrated_and_keeps_its_rows(tmp_path: Path) -> None:
+async def test_an_older_ledger_is_migrated_and_keeps_its_rows(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with Ledger.open(path) as ledger:
         await ledger.finish_call(answered(), [delivery()])
         await ledger.record_episode(episode())
-    with Ledger.open(path, migrations=VERSION_2) as ledger:
+    with Ledger.open(path, migrations=NEWER) as ledger:
         assert ledger.calls() == [answered()]
         await ledger.finish_call(answered("c2"))
         assert ledger.episodes() == [episode()]
     db = sqlite3.connect(path)
-    assert db.execute("PRAGMA user_version").fetchone() == (2,)
+    assert db.execute("PRAGMA user_version").fetchone() == (len(NEWER),)
     assert db.execute("SELECT id, region FROM calls").fetchall() == [("c1", None), ("c2", None)]
     db.close()
+
+
+async def test_a_ledger_from_before_channels_were_recorded_takes_them_now(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with Ledger.open(path, migrations=schema.MIGRATIONS[:1]) as ledger:
+        await ledger.finish_call(answered(), [delivery()])
+    with Ledger.open(path) as ledger:
+        assert ledger.channels() == []
+        await ledger.record_channel(channelled())
+        assert (ledger.calls(), ledger.channels()) == ([answered()], [channelled()])
+
+
+async def test_what_a_channel_made_is_kept_and_its_original_comes_back_by_hash_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ledger.sqlite"
+    first = channelled(original_text="long \ud83d text é", text="", status="failed", reason="model down")
+    last = replace(first, text="text", status="compressed", reason="")
+    other = channelled(item="q0", reader="judge")
+    with Ledger.open(path) as ledger:
+        for row in (first, last, other):
+            await ledger.record_channel(row)
+    with Ledger.open(path, read_only=True) as ledger:
+        assert ledger.channels() == [other, last]
+        assert ledger.channels(item="q1", texts=False) == [replace(last, original_text="", text="")]
+        assert ledger.body(sha_of(first.original_text).hex()) == first.original_text
+        assert ledger.body(first.message_id) == first.original_text
 
 
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
@@ -313,9 +342,9 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) 
 
 def test_a_newer_ledger_is_refused_with_the_advice_to_update(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    Ledger.open(path, migrations=VERSION_2).close()
+    Ledger.open(path, migrations=NEWER).close()
     for read_only in (False, True):
-        with pytest.raises(LedgerError, match=r"format 2.*update agentcomm"):
+        with pytest.raises(LedgerError, match=rf"format {len(NEWER)}.*update agentcomm"):
             Ledger.open(path, read_only=read_only)
 
 
@@ -323,7 +352,7 @@ def test_an_older_ledger_that_cannot_be_written_is_refused(tmp_path: Path) -> No
     path = tmp_path / "ledger.sqlite"
     Ledger.open(path).close()
     with pytest.raises(LedgerError, match="older agentcomm and can't be written"):
-        Ledger.open(path, migrations=VERSION_2, read_only=True)
+        Ledger.open(path, migrations=NEWER, read_only=True)
 
 
 def test_another_programs_database_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
