@@ -134,7 +134,7 @@ def test_a_graph_comes_back_from_json_and_networkx(graph: AgentGraph) -> None:
 
 
 def test_every_field_of_an_agent_and_every_channel_comes_back_from_json() -> None:
-    agent = Agent("ü", "röle", "m/x", "v", False, 0.0, 0.5, 7, ("\n",), {"type": "object"}, dice)
+    agent = Agent("ü", "röle", "m/x", "v", False, 0.0, 0.5, 7, ("\n",), {"type": "object"}, dice, True, False)
     graph = AgentGraph([agent, J], [Edge("ü", "judge", channel=Shout())], "judge", 2, "sys")
     text = graph.to_json()
     assert set(json.loads(text)["agents"][0]) == {f.name for f in dataclasses.fields(Agent)}

@@ -37,6 +37,7 @@ def evaluate(
     ] = None,
     samples: Annotated[int, typer.Option("--samples", help="How often each item is run.")] = 1,
     cut: o.Cut = None,
+    adversary: o.Adversary = None,
     controls: Annotated[
         str | None,
         typer.Option(
@@ -77,7 +78,7 @@ def evaluate(
     from agentcomm.evaluation.controls import words as control_words
     from agentcomm.evaluation.held import held
     from agentcomm.evaluation.run import evaluate as evaluate_graph
-    from agentcomm.loading import load_graph, load_task
+    from agentcomm.loading import load_task
 
     options = o.run_options(
         seed=seed,
@@ -96,7 +97,7 @@ def evaluate(
         item_limit=item_limit,
         agent_limit=agent_limit,
     )
-    team = load_graph(graph, o.key_values(graph_option, "--graph-option"))
+    team = o.team(graph, graph_option, adversary)
     loading = o.task_options(task_option, data=data, limit=limit, split=split, seed=None)
     work = load_task(task, loading)
     wanted = control_words(controls) if controls is not None else ()
@@ -234,6 +235,8 @@ def show(summary: dict[str, Any], console: Console | None = None) -> None:
         + f", {summary['wall_s']:.1f} s",
         highlight=False,
     )
+    if summary["adversaries"]:
+        console.print(f"told to mislead: {escape(', '.join(summary['adversaries']))}", highlight=False)
     console.print(usage_table("agent", tokens["by_agent"]))
     if tokens["by_edge"]:
         console.print(share_table("edge", "input tokens its reader paid", tokens["by_edge"], tokens["input"]))

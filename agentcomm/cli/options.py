@@ -49,6 +49,14 @@ Cut = Annotated[
         "--cut", metavar="AGENT|FROM->TO", help="Prune an agent or an edge for this run; repeatable."
     ),
 ]
+Adversary = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adversary",
+        metavar="AGENT|+AGENT",
+        help="Tell an agent to mislead, or (+) add one like it that does; repeatable.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the run; every turn derives its own from it.")]
 Temperature = Annotated[float, typer.Option("--temperature", help="For agents that don't set one.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", help="Longest reply of agents that don't set one.")]
@@ -111,6 +119,14 @@ def limits(words: list[str] | None, flag: str) -> Limits:
         if key not in known or isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
             raise ConfigError(f"{flag} {key}={value}: write one of {', '.join(known)} = a number above 0")
     return Limits(**values)
+
+
+def team(graph: str, graph_option: list[str] | None, adversary: list[str] | None) -> AgentGraph:
+    """The graph called ``graph``, with its adversaries."""
+    from agentcomm.adversary import adversaries
+    from agentcomm.loading import load_graph
+
+    return adversaries(load_graph(graph, key_values(graph_option, "--graph-option")), adversary or ())
 
 
 def topology(graph: AgentGraph, cut: list[str] | None) -> Topology | None:

@@ -55,6 +55,8 @@ class AgentFacts:
     memory: bool
     function: bool
     decision: bool
+    adversarial: bool
+    """Whether it is told to mislead (:mod:`agentcomm.adversary`)."""
     level: int
     calls: int = 0
     failed_calls: int = 0
@@ -235,6 +237,7 @@ def _facts(source: Source, graph: Mapping[str, Any]) -> RunFacts:
             memory=a.get("memory", True),
             function="act" in a,
             decision=a["name"] == graph["decision"],
+            adversarial=bool(a.get("adversarial", False)),
             level=levels[i],
         )
         for i, a in enumerate(graph["agents"])

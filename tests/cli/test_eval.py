@@ -573,3 +573,19 @@ def test_a_connection_that_is_always_cut_is_a_failure_of_its_item(sums: Path) ->
 
 def test_team_is_what_the_tests_say() -> None:
     assert TEAM.count("ac.Agent(") == 3
+
+
+# -- adversaries -------------------------------------------------------------------------------
+
+
+def test_an_agent_can_be_told_to_mislead_and_the_result_says_who(team: Path, sums: Path) -> None:
+    words = ("eval", team, sums, "-m", "mock/echo", "--adversary", "critic", "--adversary", "+solver")
+    done = agentcomm(*words, "--out", "misled")
+    assert done.code == 0, done.err
+    assert "told to mislead: solver2, critic" in done.out
+    assert agentcomm(*words, "--out", "misled", "--json").json["adversaries"] == ["solver2", "critic"]
+    plain = agentcomm("eval", team, sums, "-m", "mock/echo", "--out", "plain")
+    assert "mislead" not in plain.out
+    # Another team: not the same run.
+    assert "holds a run with another configuration" in agentcomm(*words, "--out", "plain").complaint
+    assert "no agent 'nobody'" in agentcomm("eval", team, sums, "--adversary", "nobody").complaint

@@ -111,7 +111,7 @@ function agentsTable(run) {
   const shown = [...run.agents].sort((a, b) => b.input + b.output - a.input - a.output).slice(0, 8), rest = run.agents.length - shown.length;
   return el("div", { class: "panel flush" }, el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Agents" }, el("table", { class: "runs" },
     el("thead", {}, el("tr", {}, ["Agent", "", "Calls", "Input", "Output"].map((h, i) => el("th", { scope: "col", class: i > 1 ? "n" : null }, h)))),
-    el("tbody", {}, shown.map((a) => el("tr", {}, el("th", { scope: "row" }, name(a.name), a.decision && el("span", { class: "chip" }, "decides"), a.alive === 0 && el("span", { class: "chip" }, "pruned")),
+    el("tbody", {}, shown.map((a) => el("tr", {}, el("th", { scope: "row" }, name(a.name), a.decision && el("span", { class: "chip" }, "decides"), a.adversarial && el("span", { class: "chip warm" }, "misleads"), a.alive === 0 && el("span", { class: "chip" }, "pruned")),
       el("td", { class: "grown" }, el("span", { class: "track" }, el("span", { class: "bar", vars: { width: (100 * (a.input + a.output) / most).toFixed(1) + "%" } }))),
       el("td", { class: "n" }, a.function ? "–" : count(a.calls), a.failed_calls ? el("span", { class: "sub" }, `${count(a.failed_calls)} failed`) : null), el("td", { class: "n" }, brief(a.input)), el("td", { class: "n" }, brief(a.output))))))),
     rest > 0 && el("p", { class: "quiet more under" }, `and ${plural(rest, "more agent")}`));

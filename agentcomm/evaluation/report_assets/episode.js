@@ -84,7 +84,7 @@ function givenMessages(run, row, call, reader) {
 
 function turnCard(run, row, turn) {
   const agent = turn.agent === null || turn.agent === undefined ? null : run.agents[turn.agent];
-  const title = (extra) => el("header", {}, el("h5", {}, agent ? name(agent.name) : "an agent that left the graph"), agent?.decision && el("span", { class: "chip" }, "decides"), extra);
+  const title = (extra) => el("header", {}, el("h5", {}, agent ? name(agent.name) : "an agent that left the graph"), agent?.decision && el("span", { class: "chip" }, "decides"), agent?.adversarial && el("span", { class: "chip warm" }, "misleads"), extra);
   if (!turn.calls) return el("article", { class: "turn" }, title(el("span", { class: "quiet" }, "a function; no model call")), el("div", { class: "said" }, passage(row.texts, turn.said, { label: "what it said" })));
   const own = turn.calls.filter((c) => !c.edge), channels = turn.calls.filter((c) => c.edge);
   const good = own.filter((c) => !c.error), call = good.at(-1) ?? own.at(-1);

@@ -58,7 +58,7 @@ function edgeLines(run, edge) {
 }
 
 function agentLines(run, agent) {
-  const lines = [el("b", {}, name(agent.name), agent.decision ? " · decides" : "")];
+  const lines = [el("b", {}, name(agent.name), agent.decision ? " · decides" : "", agent.adversarial ? " · told to mislead" : "")];
   if (agent.alive === 0) lines.push(el("span", {}, "pruned: made no call"));
   else if (agent.function) lines.push(el("span", {}, "a function: makes no call"));
   else lines.push(el("span", {}, `${plural(agent.calls, "call")}: ${count(agent.input)} tokens in, ${count(agent.output)} out`));
@@ -156,8 +156,8 @@ function drawGraph(run, width) {
     const label = spoke === null
       ? { x: lx.toFixed(1), y: ly.toFixed(1), "text-anchor": anchor }
       : { transform: `translate(${x.toFixed(1)},${y.toFixed(1)}) rotate(${(turned ? spoke + 180 : spoke).toFixed(1)})`, x: (turned ? -1 : 1) * (radius + 7), y: 3.5, "text-anchor": turned ? "end" : "start" };
-    const node = svg("g", { class: `node${agent.decision ? " decision" : ""}${dead ? " dead" : ""}${agent.function ? " function" : ""}`, tabindex: i ? -1 : 0, role: "button",
-      "aria-label": `${agent.name}${agent.decision ? ", decides" : ""}: ${dead ? "pruned" : `${plural(agent.calls, "call")}, ${count(agent.input)} tokens in, ${count(agent.output)} out`}` },
+    const node = svg("g", { class: `node${agent.decision ? " decision" : ""}${dead ? " dead" : ""}${agent.function ? " function" : ""}${agent.adversarial ? " adversary" : ""}`, tabindex: i ? -1 : 0, role: "button",
+      "aria-label": `${agent.name}${agent.decision ? ", decides" : ""}${agent.adversarial ? ", told to mislead" : ""}: ${dead ? "pruned" : `${plural(agent.calls, "call")}, ${count(agent.input)} tokens in, ${count(agent.output)} out`}` },
       svg(agent.function ? "rect" : "circle", agent.function ? { x: x - radius, y: y - radius, width: 2 * radius, height: 2 * radius, rx: 3 } : { cx: x, cy: y, r: radius }),
       agent.decision && svg("circle", { class: "ring", cx: x, cy: y, r: radius + 4 }),
       svg("text", label, shown.replace(HIDDEN, "�")));
