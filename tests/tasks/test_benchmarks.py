@@ -325,6 +325,19 @@ async def test_humaneval_judges_code_by_its_hidden_tests(load: Load, answer: str
     assert score.note or value
 
 
+async def test_humaneval_is_all_scored_unless_it_is_divided(load: Load) -> None:
+    rows = [
+        HUMANEVAL | {"task_id": f"HumanEval/{n}", "prompt": f"{HUMANEVAL['prompt']}# {n}\n"}
+        for n in range(60)
+    ]
+    assert len(load("humaneval", rows).items) == 60
+    parts = [load("humaneval", rows, hashed=True, split=s) for s in ("learn", "validate", "score")]
+    assert [p.config["hashed"] for p in parts] == [True] * 3
+    found = [{i.id for i in p.items} for p in parts]
+    assert sum(map(len, found)) == len(set().union(*found)) == 60
+    assert len(found[2]) > len(found[0]) > 0
+
+
 async def test_a_humaneval_row_whose_parts_do_not_belong_together_is_refused(load: Load) -> None:
     with pytest.raises(TaskError, match="'prompt' must define other"):
         load("humaneval", [HUMANEVAL | {"entry_point": "other"}])
