@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agentcomm import backends as backends
     from agentcomm import channels as channels
     from agentcomm import information as information
+    from agentcomm import pruning as pruning
     from agentcomm import topologies as topologies
     from agentcomm.api import run as run
     from agentcomm.api import run_sync as run_sync
@@ -68,7 +69,7 @@ _HOMES = {
     "Score": "task",
     "Task": "task",
 }
-_ROOMS = ("backends", "channels", "information", "topologies")
+_ROOMS = ("backends", "channels", "information", "pruning", "topologies")
 
 __all__ = [*_HOMES, *_ROOMS, "__version__"]
 
