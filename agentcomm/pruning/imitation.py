@@ -173,16 +173,19 @@ class Targets:
 
 
 def hold_out(items: Sequence[Item], share: float = 0.2) -> list[bool]:
+    """:func:`hold_out_hashes` of items."""
+    return hold_out_hashes([hash_of(item) for item in items], share)
+
+
+def hold_out_hashes(hashes: Sequence[str], share: float = 0.2) -> list[bool]:
     """Which items early stopping and calibration are left with: a share, chosen by hash alone.
 
     At least one where there are two; none of one.
     """
-    # Not the first digits: an item's split goes by them.
-    hashes = [hash_of(item)[16:] for item in items]
-    different = sorted(set(hashes))
-    if len(different) < 2:
+    ranks = {h: h[16:] for h in hashes}  # not the first digits: an item's split goes by them
+    if len(ranks) < 2:
         return [False] * len(hashes)
-    held = set(different[: max(1, round(share * len(different)))])
+    held = set(sorted(ranks, key=ranks.__getitem__)[: max(1, round(share * len(ranks)))])
     return [h in held for h in hashes]
 
 

@@ -297,7 +297,7 @@ class NetworkPolicy(Policy):
 
     def propose(self, item: Item) -> EdgeProbabilities:
         (query,) = self.embedder.embed([item.question])
-        keep, edge = self._forward(query)
+        keep, edge = self.probabilities(query)
         return EdgeProbabilities.of(
             keep if self.learn_nodes else self._everyone,
             edge,
@@ -305,6 +305,10 @@ class NetworkPolicy(Policy):
             self.pool.spatial_allowed,
             self.pool.temporal_allowed,
         )
+
+    def probabilities(self, query: ArrayLike) -> Probabilities:
+        """q and p for a question's embedding [d]."""
+        return self._forward(query)
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
         data = {

@@ -30,7 +30,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agentcomm.errors import ConfigError
-from agentcomm.pruning.inference import FLAT, Architecture, message_weights
+from agentcomm.pruning.inference import FLAT, Architecture, NetworkPolicy, message_weights
+
+__all__ = ["Architecture", "Logits", "NetworkPolicy", "TopologyNetwork"]
 
 
 class Logits(NamedTuple):
@@ -80,6 +82,7 @@ class TopologyNetwork(nn.Module):
             self.projection_2 = _linear(16, 16, rng)
             self.node_1 = _linear(16, 64, rng)
             self.node_2 = _linear(64, 1, rng)
+            self._freeze()
             return
         h = a.hidden
         width = 2 * a.dimensions + a.anchor
@@ -94,6 +97,7 @@ class TopologyNetwork(nn.Module):
         self.edge_reader = _linear(h, 1, rng)
         self.node_1 = _linear(h, h, rng)
         self.node_2 = _linear(h, 1, rng)
+        self._freeze()
 
     def forward(self, roles: Tensor, queries: Tensor) -> Logits:
         """Logits for role embeddings [N, d] and query embeddings [B, d]."""
@@ -147,17 +151,20 @@ class TopologyNetwork(nn.Module):
         return Logits(node, scaled / self.architecture.temperature)
 
     def trained(self) -> Iterator[nn.Parameter]:
-        """What an optimiser gets: everything, but as released not the projection, and in a
-        control only what its forward pass uses."""
-        unused = _UNUSED[self.architecture.profile]
-        if self.architecture.profile == "corrected":
-            unused = (
-                *(("heard_1", "heard_2") if self.architecture.layers == "gcn" else ()),
-                *(("reader", "edge_reader.weight") if self.architecture.head == "symmetric" else ()),
-            )
+        """What an optimiser gets: everything, but as released not the projection, and in a control
+        only what its forward pass uses."""
+        return (p for p in self.parameters() if p.requires_grad)
+
+    def _freeze(self) -> None:
+        unused: tuple[str, ...] = ()
+        if self.architecture.profile == "as_released":
+            unused = ("projection",)
+        if self.architecture.layers == "gcn":
+            unused += ("heard",)
+        if self.architecture.head == "symmetric":
+            unused += ("reader", "edge_reader.weight")
         for name, parameter in self.named_parameters():
-            if not name.startswith(unused):
-                yield parameter
+            parameter.requires_grad_(not (unused and name.startswith(unused)))
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
         """All weights by name, for :mod:`agentcomm.pruning.inference` and for files."""
@@ -175,9 +182,6 @@ class TopologyNetwork(nn.Module):
             self.load_state_dict({k: torch.tensor(np.asarray(v)) for k, v in arrays.items()})
         except RuntimeError as error:
             raise ConfigError(f"weights of another network: {error}") from error
-
-
-_UNUSED: dict[str, tuple[str, ...]] = {"corrected": (), "as_released": ("projection",)}
 
 
 def _linear(inputs: int, outputs: int, rng: torch.Generator, *, bias: bool = True) -> nn.Linear:
