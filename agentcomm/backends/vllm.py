@@ -166,6 +166,10 @@ class Vllm:
     async def count_tokens(self, text: str) -> int | None:
         return await (await self._ready()).count_tokens(text)
 
+    async def client(self) -> OpenAI:
+        """The client of the server once that is healthy: says where it is and what it calls the model."""
+        return await self._ready()
+
     async def aclose(self) -> None:
         """Let go of the server; one that we started ends with its last user."""
         if self._chat is not None:
