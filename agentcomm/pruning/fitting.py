@@ -32,7 +32,7 @@ from agentcomm.errors import ConfigError, MissingExtraError, TaskError
 from agentcomm.evaluation.splits import hash_of, split_of
 from agentcomm.graph import AgentGraph
 from agentcomm.options import RunOptions, model_name
-from agentcomm.pruning.environment import Budget, Environment, Metered
+from agentcomm.pruning.environment import Budget, Environment, Metered, TopologyLearner
 from agentcomm.pruning.pool import DecisionScope, EdgeChoice, Pool
 from agentcomm.task import Item, Task
 
@@ -77,6 +77,7 @@ ABOUT: Mapping[str, About] = {
 }
 """Every method by name, the one for few rollouts first."""
 
+_UNKNOWN = About("", 0, "")
 _ELSEWHERE = ("dropout", "agentdropout", "agentprune", "gptswarm", "reinforce", "static", "fixed", "agp")
 """Modules that a method may also be in."""
 
@@ -124,9 +125,13 @@ def _find(name: str) -> type[Any] | None:
 
 
 def learner(
-    method: str, *, seed: int = 0, embedder: Embedder | None = None, settings: Mapping[str, Any] | None = None
+    method: str | TopologyLearner,
+    *,
+    seed: int = 0,
+    embedder: Embedder | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Any:
-    """The learner called ``method`` with its settings.
+    """The learner called ``method`` with its settings; a learner as it is.
 
     Raises
     ------
@@ -135,6 +140,14 @@ def learner(
     MissingExtraError
         If its packages are not installed.
     """
+    if not isinstance(method, str):
+        if not hasattr(method, "fit"):
+            raise ConfigError(
+                f"{method!r} is no learner; give one of {', '.join(ABOUT)}, or an object with fit"
+            )
+        if settings:
+            raise ConfigError(f"settings {', '.join(sorted(settings))} beside a learner; give them to it")
+        return method
     if method not in ABOUT:
         raise ConfigError(f"unknown method {method!r}; there are: {', '.join(ABOUT)}")
     made = _find(method)
@@ -172,7 +185,7 @@ class Learned:
 async def learn(
     graph: AgentGraph,
     task: Task | str,
-    method: str = "agp",
+    method: str | TopologyLearner = "agp",
     *,
     model: str | Backend | None = None,
     rollouts: int | None = None,
@@ -198,6 +211,7 @@ async def learn(
         if value is not None and not value > 0:
             raise ConfigError(f"{name}={value}; it must be above 0")
     made = learner(method, seed=seed, embedder=embedder, settings=settings)
+    name = method if isinstance(method, str) else getattr(made, "name", type(made).__name__)
     work, items, held_out = _items(task, validate, limit)
     if environment is not None:
         metered = Metered(environment, Budget(rollouts, tokens, cost))
@@ -219,7 +233,7 @@ async def learn(
             model,
             folder,
             price=price,
-            origin={"method": method, "seed": seed, "settings": _plain(made)},
+            origin={"method": name, "seed": seed, "settings": _plain(made)},
             records=records,
             draws=draws,
             tokens=tokens,
@@ -228,7 +242,7 @@ async def learn(
             options=options,
         )
         async with real:
-            budget = _Plan(rollouts, tokens, len(items), ABOUT[method].needs)
+            budget = _Plan(rollouts, tokens, len(items), ABOUT.get(name, _UNKNOWN).needs)
             real.progress.doing = "measuring the whole team"
             real.progress.total = budget.rollouts
             reference = await real.measure(budget.measured)
@@ -249,12 +263,14 @@ async def learn(
     return Learned(policy, reference, savings)
 
 
-async def fit_async(graph: AgentGraph, task: Task | str, method: str = "agp", **options: Any) -> Policy:
+async def fit_async(
+    graph: AgentGraph, task: Task | str, method: str | TopologyLearner = "agp", **options: Any
+) -> Policy:
     """Learn a policy, from within an event loop; as :func:`fit`."""
     return (await learn(graph, task, method, **_settings(options))).policy
 
 
-def fit(graph: AgentGraph, task: Task | str, method: str = "agp", **options: Any) -> Policy:
+def fit(graph: AgentGraph, task: Task | str, method: str | TopologyLearner = "agp", **options: Any) -> Policy:
     """Learn which agents and which edges each item needs.
 
     Parameters
@@ -264,7 +280,8 @@ def fit(graph: AgentGraph, task: Task | str, method: str = "agp", **options: Any
     task:
         A task's name, or a :class:`Task` loaded with ``split="learn"``.
     method:
-        One of :data:`METHODS`.
+        One of :data:`METHODS`, or a learner of your own
+        (:class:`~agentcomm.pruning.environment.TopologyLearner`).
     model:
         As for :func:`agentcomm.evaluate`.
     rollouts, tokens, cost:
@@ -419,7 +436,7 @@ def _finish(policy: Policy, items: Iterable[Item], spent: Mapping[str, Any], mod
 def _plain(made: Any) -> dict[str, Any]:
     """A learner's settings as JSON; an embedder by its id."""
     out: dict[str, Any] = {}
-    for f in dataclasses.fields(made):
+    for f in dataclasses.fields(made) if dataclasses.is_dataclass(made) else ():
         value = getattr(made, f.name)
         out[f.name] = value.id if hasattr(value, "embed") else value
     return out
