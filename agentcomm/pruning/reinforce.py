@@ -139,7 +139,10 @@ async def train_network(
                 trials.append(Trial(item, drawn.topology, trial_seed, drawn, probabilities))
         outcomes = await run_trials(environment, trials)
         advantages = compare.advantages(outcomes, group)
-        counted = max(1, sum(o.utility is not None for o in outcomes))
+        counted = sum(o.utility is not None for o in outcomes)
+        if not counted:  # failures say nothing
+            log.add(iteration, outcomes, 0.0, 0.0)
+            continue
         node_pull, edge_pull = np.zeros(nodes.shape), np.zeros(edges.shape)
         surrogate = 0.0
         for at, (trial, advantage) in enumerate(zip(trials, advantages.tolist(), strict=True)):
