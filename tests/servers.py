@@ -22,6 +22,8 @@ closed in mid-reply, ``after`` bytes of it sent; 0: before any), ``body(bytes, c
 Faults of ``script`` without ``when`` are used up one a chat request; with ``when`` a fault stays
 and befalls every request for which ``when(request)`` is true (checked first).
 
+``/v1/embeddings`` is served as well (see :func:`embeddings`); its requests count as chat requests.
+
 Tokens: ``count(text)`` is words and punctuation marks; a prompt costs its messages' counts plus
 ``TEMPLATE`` for each message. A stub tokenizer, so that tests can compute every number by hand.
 """
@@ -57,6 +59,16 @@ def prompt_tokens(request: dict[str, Any]) -> int:
 def echo(request: dict[str, Any]) -> str:
     last = request["messages"][-1]["content"] if request.get("messages") else ""
     return "You said: " + " ".join(last.split()[:8])
+
+
+def embeddings(texts: list[str]) -> dict[str, Any]:
+    """What /v1/embeddings replies: [letters, words, 1] for each text, last text first."""
+    data = [
+        {"object": "embedding", "index": i, "embedding": [float(len(t)), float(count(t)), 1.0]}
+        for i, t in enumerate(texts)
+    ]
+    used = sum(map(count, texts))
+    return {"object": "list", "data": data[::-1], "usage": {"prompt_tokens": used, "total_tokens": used}}
 
 
 @dataclass
@@ -285,6 +297,8 @@ class CountingServer:
         self.stop()
 
     def completion(self, request: dict[str, Any]) -> dict[str, Any]:
+        if "input" in request:
+            return embeddings(request["input"])
         text = self.reply(request)
         prompt, made = prompt_tokens(request), count(text)
         return {
@@ -347,7 +361,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = json.loads(raw)
         if self.path == "/tokenize" and self.owner.tokenize:
             self._tokenize(request)
-        elif self.path == "/v1/chat/completions":
+        elif self.path in ("/v1/chat/completions", "/v1/embeddings"):
             if self._authorised():
                 self._chat(request)
         else:
