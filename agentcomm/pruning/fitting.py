@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from agentcomm.backends.base import Backend
     from agentcomm.pruning.embeddings import Embedder
     from agentcomm.pruning.policy import Policy
-    from agentcomm.pruning.runner import LearnProgress, Reference
+    from agentcomm.pruning.runner import LearnProgress, RealEnvironment, Reference
     from agentcomm.pruning.savings import Savings
 
 ROLLOUTS = 300
@@ -210,6 +210,8 @@ async def learn(
     for name, value in (("rollouts", rollouts), ("tokens", tokens), ("cost", cost), ("limit", limit)):
         if value is not None and not value > 0:
             raise ConfigError(f"{name}={value}; it must be above 0")
+    if rollouts is not None and rollouts < LEAST and environment is None:
+        raise ConfigError(f"{rollouts} rollouts are too few to measure and to learn; give at least {LEAST}")
     made = learner(method, seed=seed, embedder=embedder, settings=settings)
     name = method if isinstance(method, str) else getattr(made, "name", type(made).__name__)
     work, items, held_out = _items(task, validate, limit)
@@ -221,7 +223,7 @@ async def learn(
             policy.save(out)
         return Learned(policy)
 
-    from agentcomm.pruning.runner import RealEnvironment
+    from agentcomm.pruning.runner import REFERENCE_ITEMS, RealEnvironment
     from agentcomm.pruning.savings import measure
 
     with ExitStack() as stack:
@@ -242,13 +244,14 @@ async def learn(
             options=options,
         )
         async with real:
-            budget = _Plan(rollouts, tokens, len(items), ABOUT.get(name, _UNKNOWN).needs)
             real.progress.doing = "measuring the whole team"
-            real.progress.total = budget.rollouts
-            reference = await real.measure(budget.measured)
-            count = len(reference.items)
-            left = budget.left(reference)
-            real.progress.total = left + 2 * count
+            if rollouts is None and tokens is not None:
+                rollouts = await _affordable(real, tokens)
+            rollouts = ROLLOUTS if rollouts is None else rollouts
+            real.progress.total = rollouts
+            share = 2 if ABOUT.get(name, _UNKNOWN).needs is None else MEASURED
+            reference = await real.measure(max(1, min(REFERENCE_ITEMS, len(items), rollouts // share)))
+            left = rollouts - real.spent.rollouts - len(reference.items)
             real.progress.doing = "learning"
             metered = Metered(real, Budget(left))
             policy = await made.fit(items, metered, metered.budget)
@@ -360,39 +363,20 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
     return ours
 
 
-class _Plan:
-    """How a budget of rollouts is divided."""
+async def _affordable(real: RealEnvironment, tokens: int) -> int:
+    """How many rollouts of the whole team fit into ``tokens``, by the first item."""
+    from agentcomm.pruning.runner import whole_team
 
-    def __init__(self, rollouts: int | None, tokens: int | None, items: int, needs: int | None) -> None:
-        from agentcomm.pruning.runner import REFERENCE_ITEMS
-
-        self._tokens = tokens if rollouts is None else None
-        if rollouts is None and tokens is None:
-            rollouts = ROLLOUTS
-        if rollouts is not None and rollouts < LEAST:
-            raise ConfigError(
-                f"{rollouts} rollouts are too few to measure and to learn; give at least {LEAST}"
-            )
-        self.rollouts = rollouts
-        if needs is None and rollouts is not None:
-            share = rollouts // 2  # nothing else is to be paid
-        else:
-            share = REFERENCE_ITEMS if rollouts is None else rollouts // MEASURED
-        self.measured = max(1, min(REFERENCE_ITEMS, items, share))
-
-    def left(self, reference: Reference) -> int:
-        """Rollouts for the learner, once it is known what the whole team takes."""
-        total = self.rollouts
-        if total is None:
-            assert self._tokens is not None
-            total = int(self._tokens // max(1.0, reference.tokens))
-        left = total - 2 * len(reference.items)
-        if left < 1:
-            raise ConfigError(
-                f"the budget allows {total} rollouts (the whole team takes {reference.tokens:,.0f} tokens an item), "
-                f"of which {2 * len(reference.items)} measure; raise it"
-            )
-        return left
+    (outcome,) = await real.run_all(real.items[:1], lambda item: whole_team(real.pool))
+    took = outcome.total_tokens or 0
+    if took * LEAST > tokens:
+        raise ConfigError(
+            f"{tokens:,} tokens are too few to measure and to learn: the whole team takes {took:,} for an item; "
+            f"give at least {LEAST} times that"
+        )
+    if not took:
+        raise ConfigError("the model does not tell how many tokens it used; limit rollouts instead")
+    return tokens // took
 
 
 def _items(

@@ -230,6 +230,8 @@ class RealEnvironment:
         self.progress = LearnProgress()
         self.on_progress = on_progress
         self.reference: Reference | None = None
+        self.whole: dict[str, Outcome] = {}
+        """What came of the whole team, by item, since it was measured."""
         self.directory = Path(directory)
         self._records_path = Path(records) if records is not None else self.directory / RECORDS
         given = RunOptions.of(options)
@@ -324,6 +326,7 @@ class RealEnvironment:
             by_id = {item.id: item for item in self.items}
             items = tuple(by_id[i] for i in self.reference.items if i in by_id)
         outcomes = await self.run_all(items, lambda item: whole_team(self.pool))
+        self.whole = {i.id: o for i, o in zip(items, outcomes, strict=True)}
         if self.reference is not None:
             return self.reference
         good = [(i, o) for i, o in zip(items, outcomes, strict=True) if o.status == "ok"]

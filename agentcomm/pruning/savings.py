@@ -106,7 +106,14 @@ class Savings:
 async def measure(
     environment: RealEnvironment, policy: Policy, items: Sequence[Item], asked: Sequence[Item]
 ) -> Savings:
-    """Run the policy's and the whole team on ``items`` (learn items), and ask it about ``asked``.
+    """Run the policy's team on ``items``, and ask it about ``asked``.
+
+    Parameters
+    ----------
+    environment:
+        Which has measured the whole team.
+    items:
+        The learn items that it was measured on.
 
     Raises
     ------
@@ -114,7 +121,8 @@ async def measure(
     """
     pool = environment.pool
     whole = whole_team(pool)
-    before = await environment.run_all(items, lambda item: whole)
+    items = [item for item in items if item.id in environment.whole]
+    before = [environment.whole[item.id] for item in items]
     after = await environment.run_all(items, policy)
     both = [k for k, (a, b) in enumerate(zip(before, after, strict=True)) if a.status == b.status == "ok"]
     asked = asked[:ASKED] or items
