@@ -109,14 +109,16 @@ def open_turns(calls: Calls, schedule: Schedule, item: Item, options: RunOptions
 
 
 async def check_models(calls: Calls, graph: AgentGraph) -> None:
-    """Ask every model of the graph whether it is there, before anything is paid for.
+    """Ask every model of the graph, its channels' too, whether it is there, before anything is paid for.
 
     Raises
     ------
     UserError
         If a server can't be reached, a model isn't there or a key is missing.
     """
-    for model in dict.fromkeys(a.model for a in graph.agents if a.act is None):
+    asked = [a.model for a in graph.agents if a.act is None]
+    asked += [model for e in graph.edges for model in getattr(e.channel, "models", ())]
+    for model in dict.fromkeys(asked):
         await check(calls.backend(model))
 
 

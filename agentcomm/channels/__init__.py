@@ -14,22 +14,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+# Imported here, not where they are used: a submodule that is imported later would take the place
+# of the function with its name.
+from agentcomm.channels.base import Compressor
+from agentcomm.channels.budget import Keep
+from agentcomm.channels.extract import By, Extract
+from agentcomm.channels.llmlingua import LLMLingua2
+from agentcomm.channels.rules import Rules
+from agentcomm.channels.seen import Dedup, Reference
+from agentcomm.channels.summarise import Summarise
 from agentcomm.channels.truncate import Truncate
 from agentcomm.errors import ConfigError, GraphError
 from agentcomm.graph import Channel
 
-if TYPE_CHECKING:
-    from agentcomm.channels.base import Compressor as Compressor
-    from agentcomm.channels.budget import Keep
-    from agentcomm.channels.extract import By, Extract
-    from agentcomm.channels.llmlingua import LLMLingua2
-    from agentcomm.channels.rules import Rules
-    from agentcomm.channels.seen import Dedup, Reference
-    from agentcomm.channels.summarise import Summarise
-
 __all__ = [
+    "Compressor",
     "Truncate",
     "dedup",
     "extract",
@@ -56,8 +57,6 @@ def summarise(
     ``more``: ``retries``, and what all have: ``protect``, ``infeasible``, ``on_failure``
     (:class:`~agentcomm.channels.base.Compressor`).
     """
-    from agentcomm.channels.summarise import Summarise
-
     return Summarise(budget=budget, model=model, query=query, temperature=temperature, **more)
 
 
@@ -65,36 +64,26 @@ def extract(
     budget: int, by: By = "bm25", *, query: bool = True, model: str | None = None, **more: Any
 ) -> Extract:
     """The sentences that say most about the question (``query=False``: about the message)."""
-    from agentcomm.channels.extract import Extract
-
     return Extract(budget=budget, by=by, query=query, model=model, **more)
 
 
 def dedup(budget: int | None = None, **more: Any) -> Dedup:
     """Without the sentences that stand before the reader already."""
-    from agentcomm.channels.seen import Dedup
-
     return Dedup(budget=budget, **more)
 
 
 def reference(budget: int | None = None, **more: Any) -> Reference:
     """With a handle (``[critic: "The first step…"]``) for what stands before the reader already."""
-    from agentcomm.channels.seen import Reference
-
     return Reference(budget=budget, **more)
 
 
 def rules(budget: int | None = None, **more: Any) -> Rules:
     """Without white space, filler phrases, repeated lines and markdown's decoration."""
-    from agentcomm.channels.rules import Rules
-
     return Rules(budget=budget, **more)
 
 
 def llmlingua2(model: str, budget: int, **more: Any) -> LLMLingua2:
     """The words that an LLMLingua-2 classifier (a folder or hub name; extra ``learn``) marks highest."""
-    from agentcomm.channels.llmlingua import LLMLingua2
-
     return LLMLingua2(model=model, budget=budget, **more)
 
 

@@ -67,7 +67,7 @@ def _load(model: str, head: str) -> tuple[Any, Any]:
             f"{model} needs transformers and torch: pip install 'agentcomm[learn]' ({error})"
         ) from error
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model) 
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model)
         network = getattr(transformers, head).from_pretrained(model)
     except Exception as error:  # a folder without a model, no network, a damaged file
         first = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -38,6 +38,8 @@ def evaluate(
     samples: Annotated[int, typer.Option("--samples", help="How often each item is run.")] = 1,
     cut: o.Cut = None,
     adversary: o.Adversary = None,
+    channel: o.Channel = None,
+    channel_edges: o.ChannelEdges = None,
     controls: Annotated[
         str | None,
         typer.Option(
@@ -97,7 +99,7 @@ def evaluate(
         item_limit=item_limit,
         agent_limit=agent_limit,
     )
-    team = o.team(graph, graph_option, adversary)
+    team = o.channelled(o.team(graph, graph_option, adversary), channel, channel_edges)
     loading = o.task_options(task_option, data=data, limit=limit, split=split, seed=None)
     work = load_task(task, loading)
     wanted = control_words(controls) if controls is not None else ()

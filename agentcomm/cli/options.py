@@ -57,6 +57,19 @@ Adversary = Annotated[
         help="Tell an agent to mislead, or (+) add one like it that does; repeatable.",
     ),
 ]
+Channel = Annotated[
+    str | None,
+    typer.Option(
+        "--channel",
+        metavar="NAME:KEY=VALUE,...",
+        help="Put a channel on edges: summarise:budget=64,model=local/smollm2; also extract, truncate, rules, "
+        "dedup, reference, llmlingua2, verbatim.",
+    ),
+]
+ChannelEdges = Annotated[
+    str | None,
+    typer.Option("--channel-edges", metavar="FROM->TO,...", help="Only these edges; default: all."),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the run; every turn derives its own from it.")]
 Temperature = Annotated[float, typer.Option("--temperature", help="For agents that don't set one.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", help="Longest reply of agents that don't set one.")]
@@ -127,6 +140,21 @@ def team(graph: str, graph_option: list[str] | None, adversary: list[str] | None
     from agentcomm.loading import load_graph
 
     return adversaries(load_graph(graph, key_values(graph_option, "--graph-option")), adversary or ())
+
+
+def channelled(graph: AgentGraph, channel: str | None, edges: str | None) -> AgentGraph:
+    """The graph with ``--channel`` on ``--channel-edges``, or on all its edges."""
+    if channel is None:
+        if edges is not None:
+            raise ConfigError("--channel-edges needs --channel NAME:KEY=VALUE,...")
+        return graph
+    from agentcomm.channels import from_words
+
+    made = None if channel.strip() == "verbatim" else from_words(channel)
+    if edges is None:
+        return graph.with_channel(made)
+    pairs = [tuple(part.strip() for part in word.split("->")) for word in edges.split(",") if word.strip()]
+    return graph.with_channel(made, pairs)  # type: ignore[arg-type]
 
 
 def topology(graph: AgentGraph, cut: list[str] | None) -> Topology | None:
