@@ -34,7 +34,7 @@ from agentcomm.evaluation.splits import SplitGuard, hash_of
 from agentcomm.graph import Topology
 from agentcomm.pruning import imitation, mining
 from agentcomm.pruning.batches import Spending, check_items, metered, rollout_seed, stream, trace
-from agentcomm.pruning.embeddings import Embedder, HashEmbedder, cached
+from agentcomm.pruning.embeddings import Embedder, cached, embedder, notes_of
 from agentcomm.pruning.environment import Budget, Environment, Metered, Outcome, Trial, run_trials
 from agentcomm.pruning.imitation import Targets, Thresholds, Training
 from agentcomm.pruning.inference import Architecture, Head, Layers, NetworkPolicy, Profile
@@ -71,8 +71,8 @@ class AGP:
     seed:
         Of mining, initial weights, batches and draws, each with a generator of its own.
     embedder:
-        Of roles and questions; ``None`` is :class:`~agentcomm.pruning.embeddings.HashEmbedder`, and
-        the card says so.
+        Of roles and questions; ``None`` is MiniLM where a package carries it, else hashed words, and
+        the card says so (:func:`~agentcomm.pruning.embeddings.embedder`).
     mode, profile:
         ``"paper"`` or ``"reinforce"``; ``"corrected"`` or ``"as_released"``.
     rounds, candidates, first, second, best:
@@ -160,8 +160,8 @@ class AGP:
         items = check_items(items)
         meter = metered(environment, budget)
         spending = Spending.start(meter)
-        look = cached(self.embedder or HashEmbedder())
-        notes = [] if self.embedder is not None else [_HASHED]
+        look = cached(self.embedder if self.embedder is not None else embedder())
+        notes = [*notes_of(look)]
         held = [item for item, out in zip(items, imitation.hold_out(items), strict=True) if out] or [*items]
         reserve = self._reserve(meter, len(held))
         if self.mode == "paper":
@@ -203,7 +203,7 @@ class AGP:
         )
         return policy
 
-    def settings(self, embedder: Embedder) -> dict[str, Any]:
+    def settings(self, embedding: Embedder) -> dict[str, Any]:
         """All hyperparameters, as JSON."""
         found = {
             f.name: getattr(self, f.name)
@@ -213,7 +213,7 @@ class AGP:
         graph = self.message_graph
         return {
             **found,
-            "embedding": embedder.id,
+            "embedding": embedding.id,
             "training": self._training.to_dict(),
             "message_graph": None if graph is None else np.asarray(graph, dtype=int).tolist(),
         }
@@ -363,9 +363,6 @@ class _Learned:
     notes: tuple[str, ...] = ()
 
 
-_HASHED = "no embedder was given: texts are hashed bags of words, which know nothing of meaning"
-
-
 def _targets(pool: Pool, found: Sequence[mining.Label], look: Embedder) -> Targets:
     return Targets(
         look.embed([label.item.question for label in found]),
@@ -388,7 +385,7 @@ def _held(found: Sequence[mining.Label]) -> list[bool]:
 def fit_records(
     records: Iterable[Record],
     pool: Pool,
-    embedder: Embedder,
+    embedding: Embedder,
     guard: SplitGuard,
     learner: AGP | None = None,
 ) -> NetworkPolicy:
@@ -421,7 +418,7 @@ def fit_records(
                 f"the record of item {record.item!r} has other agents or edges in each round, which a network "
                 f"can't imitate; leave those records out"
             )
-    look = cached(embedder)
+    look = cached(embedding)
     arrays = [record.arrays for record in usable]
     targets = Targets(
         look.embed([record.query for record in usable]),
@@ -443,7 +440,7 @@ def fit_records(
         spent={"rollouts": 0},
         model=usable[0].model,
         paper=PAPER,
-        notes=(f"fitted to {len(usable)} stored labels, without a rollout", *fitted.notes),
+        notes=(*notes_of(look), f"fitted to {len(usable)} stored labels, without a rollout", *fitted.notes),
         trace={"losses": fitted.losses},
     )
     return NetworkPolicy(

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agentcomm.errors import ConfigError
-from agentcomm.pruning.embeddings import Embedder, HashEmbedder, cached
+from agentcomm.pruning.embeddings import Embedder, cached, embedder_with_id
 from agentcomm.pruning.policy import Arrays, Card, Policy, check_embedder
 from agentcomm.pruning.pool import BoolArray, FloatArray, Pool
 from agentcomm.pruning.realise import EdgeProbabilities
@@ -330,10 +330,10 @@ class NetworkPolicy(Policy):
     ) -> Self:
         architecture = Architecture(**data["architecture"])
         if embedder is None:
-            embedder = HashEmbedder(architecture.dimensions)
-            if embedder.id != data["embedding"]:
+            embedder = embedder_with_id(data["embedding"])
+            if embedder is None:
                 raise ConfigError(
-                    f"the policy was learned with the embedding {data['embedding']!r}; pass it as embedder="
+                    f"the policy was learned with the embedding {data['embedding']!r}; name it (embedder=)"
                 )
         check_embedder(embedder, data["embedding"])
         return cls(
