@@ -3,11 +3,14 @@
     runs/debate/                     the run; its controls.json says what was run and what can't be
     runs/debate-single/  ...         one run directory for each control, beside it
     runs/debate-validate-solver/     single agents on ``validate``, to choose the best among them
+    runs/debate-validate-fixed-star/ fixed topologies on ``validate``, likewise
 
 **The single agent** is chosen where that is no cheating: each agent that differs is run alone on
 items of ``validate``; the highest score wins, ties go to the one listed first. Where the task has
 no such items, every one of them is run on the items themselves and none is chosen; self-consistency
 then asks the decision agent.
+
+**The fixed topology** is chosen in the same way; without items of ``validate`` there is none.
 
 **Self-consistency** asks that agent as often as its tokens fit into the team's mean tokens for an
 item, both measured here; ``self_consistency_calls`` as often as the team makes calls.
@@ -24,7 +27,17 @@ from typing import Any
 
 from agentcomm.backends.base import Backend
 from agentcomm.errors import ConfigError, GraphError, TaskError
-from agentcomm.evaluation.controls import DRAWS, MANDATORY, Control, control, identity, singles
+from agentcomm.evaluation.controls import (
+    DRAWS,
+    LEARNED,
+    MANDATORY,
+    UNTRAINED,
+    Control,
+    control,
+    identity,
+    shape,
+    singles,
+)
 from agentcomm.evaluation.run import Progress, Run, TopologyOf, evaluate
 from agentcomm.evaluation.rundir import RunDir, plain, read_json, write_json
 from agentcomm.graph import Agent, AgentGraph
@@ -33,10 +46,7 @@ from agentcomm.task import Task
 
 NOTES = "controls.json"
 VALIDATE_ITEMS = 100
-"""Items of ``validate`` at most on which the single agent is chosen."""
-
-UNTRAINED = "untrained"
-"""Also mandatory where a topology was learned: the same pipeline with initial weights."""
+"""Items of ``validate`` at most on which the single agent and the fixed topology are chosen."""
 
 OnRun = Callable[[str], Callable[[Progress], None] | None]
 
@@ -49,6 +59,8 @@ class Controlled:
     not_applicable: dict[str, str]
     chosen: str | None
     """How the single agent was chosen, in words; ``None`` if it was not."""
+    fixed: str | None = None
+    """Likewise the fixed topology."""
 
 
 async def run_controls(
@@ -71,7 +83,7 @@ async def run_controls(
     reference:
         The team's own run, with a directory, under the same arguments.
     validate:
-        Items on which the single agent may be chosen; ``None`` if there are none.
+        Items on which the single agent and the fixed topology may be chosen; ``None`` if there are none.
     on_run:
         Hears of the next run's title; what it returns hears of its progress.
 
@@ -127,11 +139,16 @@ class _Runner:
                     raise
                 self.not_applicable[name] = str(error)
             self._keep()
-        return Controlled(tuple(self.done), self.not_applicable, self.notes.get("chosen"))
+        return Controlled(
+            tuple(self.done), self.not_applicable, self.notes.get("chosen"), self.notes.get("fixed chosen")
+        )
 
     async def _run(self, name: str) -> None:
         if name == "single":
             await self._single()
+            return
+        if name == "fixed":
+            await self._fixed()
             return
         more: dict[str, Any] = {"topology": self.topology, "seed": self.options.seed}
         if name.startswith("self_consistency"):
@@ -158,37 +175,58 @@ class _Runner:
         return "validate" if "single" in self.notes else None
 
     async def _choose(self, candidates: Sequence[Control]) -> Control | None:
-        """The candidate that is best on ``validate``; ``None`` where there is nothing to choose on."""
+        """The agent that is best on ``validate``; ``None`` where there is nothing to choose on."""
         by_agent = {str(c.details["agent"]): c for c in candidates}
-        if len(candidates) == 1:
-            return candidates[0]
-        if (known := self.notes.get("single")) in by_agent:
-            return by_agent[known]
+        best = await self._best("single", "the single agent", by_agent)
+        return None if best is None else by_agent[best]
+
+    async def _best(
+        self, what: str, called: str, by_name: Mapping[str, Control], mark: str = ""
+    ) -> str | None:
+        """Which of the candidates is best on ``validate``; noted, so that it stays."""
+        if len(by_name) == 1:
+            return next(iter(by_name))
+        if (known := self.notes.get(what)) in by_name:
+            return str(known)
         if self.validate is None or _overlap(self.validate, self.task):
             return None
         scores: dict[str, float] = {}
-        for name, one in by_agent.items():
+        for name, one in by_name.items():
             run = await evaluate(
                 one.graph,
                 self.validate,
                 self.model,
-                out=_beside(self.path, f"validate-{name}"),
+                out=_beside(self.path, f"validate-{mark}{name}"),
                 name=f"{one.label} on validate",
                 options=self.options,
-                on_progress=self.on_run(f"choosing the single agent: {name}") if self.on_run else None,
+                on_progress=self.on_run(f"choosing {called}: {name}") if self.on_run else None,
             )
             if run.stopped:
                 raise ConfigError(
-                    f"choosing the single agent stopped early: {run.stopped}; raise the limit and repeat the command"
+                    f"choosing {called} stopped early: {run.stopped}; raise the limit and repeat the command"
                 )
-            # A failure is no wrong answer, but an agent that can't answer is not to be chosen either.
+            # A failure is no wrong answer, but who can't answer is not to be chosen either.
             scores[name] = sum(e.score or 0.0 for e in run.episodes) / run.items
         best = max(scores, key=lambda name: scores[name])  # the first of equals
         shown = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
-        self.notes["single"] = best
-        self.notes["chosen"] = f"{best}, on {len(self.validate.items)} items of validate ({shown})"
+        self.notes[what] = best
+        self.notes["chosen" if what == "single" else f"{what} chosen"] = (
+            f"{best}, on {len(self.validate.items)} items of validate ({shown})"
+        )
         self._keep()
-        return by_agent[best]
+        return best
+
+    async def _fixed(self) -> None:
+        by_name = {str(c.details["topology"]): c for c in _made("fixed", self.graph, self.task)}
+        best = await self._best("fixed", "the fixed topology", by_name, "fixed-")
+        if best is None:
+            raise _Ruled(
+                "the task has no items of validate, on which the best fixed topology could be chosen"
+            )
+        one = by_name[best]
+        if self.topology is None and shape(one.graph) == shape(self.graph):
+            raise _Ruled(f"the team itself is the best fixed topology, {best}")
+        await self._evaluate(one, chosen_on="validate" if "fixed" in self.notes else None)
 
     async def _who(self) -> Agent:
         """Whom self-consistency asks."""
@@ -359,8 +397,9 @@ def check_controls(paths: Sequence[Path]) -> ControlReport:
     if "self_consistency_calls" in found:
         found.setdefault("self_consistency", []).extend(found.pop("self_consistency_calls"))
     notes = _notes(claim, own[claim])
-    ruled = {k: v for k, v in notes.get("not_applicable", {}).items() if k in MANDATORY and k not in found}
-    mandatory = (*MANDATORY, UNTRAINED) if _is_learned(configs[claim]) else MANDATORY
+    learned = (*LEARNED, UNTRAINED) if _is_learned(configs[claim]) else ()
+    mandatory = (*MANDATORY, *learned)
+    ruled = {k: v for k, v in notes.get("not_applicable", {}).items() if k in mandatory and k not in found}
     missing: dict[str, str] = {}
     for name in mandatory:
         if name in ruled:

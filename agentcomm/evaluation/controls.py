@@ -13,6 +13,8 @@ who reads whom, and who decides, differs. The *pool* are all agents but the deci
     random             at least three random DAGs with as many agents and edges as the team has
                        (on each item, where its topology depends on the item)
     complete           every agent reads all before it, the decision agent reads everybody
+    fixed              chain, star, tree, two layers or complete, over the pool's agents; the best is
+                       chosen on ``validate``
 
 Who reads nobody says the same in every round, so ``vote`` and ``edgeless`` take one round.
 
@@ -46,7 +48,13 @@ from agentcomm.task import ALL_VIEWS, Item, Task
 MANDATORY = ("single", "self_consistency", "vote", "edgeless", "random", "complete")
 """The controls without which a result says little about communication."""
 
-WORDS = (*MANDATORY, "self_consistency_calls")
+UNTRAINED = "untrained"
+"""The same pipeline with the network's initial weights, where a topology was learned."""
+
+LEARNED = ("fixed",)
+"""Mandatory besides, where a topology was learned."""
+
+WORDS = (*MANDATORY, *LEARNED, "self_consistency_calls")
 DRAWS = 3
 """Random DAGs at least."""
 
@@ -73,8 +81,10 @@ class Control:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def words(text: str) -> tuple[str, ...]:
+def words(text: str, *, learned: bool = False) -> tuple[str, ...]:
     """``"all"`` or ``"single,vote"`` as controls, in the order of :data:`WORDS`.
+
+    ``"all"`` are the mandatory ones, for a ``learned`` topology with those of :data:`LEARNED`.
 
     Raises
     ------
@@ -86,7 +96,7 @@ def words(text: str) -> tuple[str, ...]:
     """
     asked = {w.strip() for w in text.split(",") if w.strip()}
     if "all" in asked:
-        asked = (asked - {"all"}) | set(MANDATORY)
+        asked = (asked - {"all"}) | {*MANDATORY, *(LEARNED if learned else ())}
     if strange := sorted(asked - set(WORDS)):
         raise ConfigError(
             f"unknown control {', '.join(map(repr, strange))}; write all, or some of: {', '.join(WORDS)}"
@@ -136,6 +146,8 @@ def control(
         return (_self_consistency(name, graph, who, samples, temperature, _extract(task)),)
     if name not in WORDS:
         raise ConfigError(f"unknown control {name!r}; there are: {', '.join(WORDS)}")
+    if name == "fixed":
+        return fixed(graph)
     if name == "vote":
         return (_vote(graph, _pool(graph, 2), _extract(task)),)
     if name == "random":
@@ -148,7 +160,7 @@ def control(
             )
         return drawn
     made = edgeless(graph) if name == "edgeless" else complete(graph)
-    if topology is None and _shape(made) == _shape(graph):
+    if topology is None and shape(made) == shape(graph):
         raise GraphError(f"the team itself is {name}, so there is nothing to compare it with")
     note = "no edges but to the decision agent" if name == "edgeless" else "every agent reads all before it"
     return (Control(name, name, note, made),)
@@ -299,6 +311,45 @@ def complete(graph: AgentGraph) -> AgentGraph:
     It contains the graph: temporal edges, rounds and channels are kept; a new edge gets the channel
     that most edges of its kind have.
     """
+    return _with_spatial(graph, lambda n: combinations(range(n), 2))
+
+
+def fixed(graph: AgentGraph) -> tuple[Control, ...]:
+    """The topologies of :data:`FIXED` over the pool, in the order in which the team speaks.
+
+    The decision agent reads everybody; rounds, temporal edges and channels are kept as in
+    :func:`complete`. Those that are the same for so few agents count once.
+    """
+    _pool(graph, 2)
+    made: dict[str, Control] = {}
+    for name, (pairs, note) in FIXED.items():
+        team = _with_spatial(graph, pairs)
+        made.setdefault(
+            shape(team), Control("fixed", f"fixed-{name}", note, team, details={"topology": name})
+        )
+    candidates = len(made)
+    return tuple(
+        dataclasses.replace(c, details={**c.details, "candidates": candidates}) for c in made.values()
+    )
+
+
+def _layered(agents: int) -> Iterable[tuple[int, int]]:
+    layer = [i * 2 // agents for i in range(agents)]
+    return [(i, j) for i, j in combinations(range(agents), 2) if layer[i] < layer[j]]
+
+
+FIXED: Mapping[str, tuple[Callable[[int], Iterable[tuple[int, int]]], str]] = {
+    "chain": (lambda n: [(i, i + 1) for i in range(n - 1)], "each reads the one before it"),
+    "star": (lambda n: [(0, i) for i in range(1, n)], "all read the first"),
+    "tree": (lambda n: [((i - 1) // 2, i) for i in range(1, n)], "each is read by two"),
+    "layered": (_layered, "the second half reads the first"),
+    "complete": (lambda n: combinations(range(n), 2), "each reads all before it"),
+}
+"""Fixed topologies: pairs of positions in the pool, for so many agents."""
+
+
+def _with_spatial(graph: AgentGraph, pairs: Callable[[int], Iterable[tuple[int, int]]]) -> AgentGraph:
+    """The graph with these spatial edges among its pool; positions are those in which its agents speak."""
     pool = [a.name for a in _pool(graph, 1)]
     dag: nx.DiGraph[str] = nx.DiGraph()
     dag.add_nodes_from(pool)
@@ -307,7 +358,7 @@ def complete(graph: AgentGraph) -> AgentGraph:
     )
     order = list(nx.lexicographical_topological_sort(dag, key=lambda name: graph.index[name]))
     channels = _Channels(graph)
-    edges = [channels.edge(a, b) for a, b in combinations(order, 2)]
+    edges = [channels.edge(order[i], order[j]) for i, j in pairs(len(order))]
     edges += [channels.edge(a, graph.decision) for a in pool]
     edges += [e for e in graph.edges if e.kind == "temporal"]
     return AgentGraph(graph.agents, edges, graph.decision, graph.rounds, graph.system)
@@ -478,7 +529,8 @@ def _pool(graph: AgentGraph, least: int) -> list[Agent]:
     return pool
 
 
-def _shape(graph: AgentGraph) -> str:
+def shape(graph: AgentGraph) -> str:
+    """Equal for graphs that differ at most by the order in which their edges are listed."""
     data = graph.to_dict()
     data["edges"] = sorted(map(content_id, data["edges"]))
     return content_id(data)

@@ -25,6 +25,7 @@ from agentcomm.evaluation.run import Run, evaluate
 from agentcomm.evaluation.scorers import read_choice, read_number, read_text
 from agentcomm.graph import Agent, AgentGraph, Edge, Topology
 from agentcomm.loading import load_graph, load_task, shipped
+from agentcomm.message import EdgeKey
 from agentcomm.options import RunOptions
 from agentcomm.task import Item, Score, Task
 
@@ -206,6 +207,46 @@ def test_a_single_agent_has_no_pool_to_control_with() -> None:
             control(name, topologies.single("solo"), numbers())
 
 
+def test_fixed_topologies_are_laid_over_the_pool_in_the_order_in_which_it_speaks() -> None:
+    names = ["a", "b", "c", "d"]
+    team = AgentGraph(
+        [*map(Agent, names), JUDGE],
+        [("d", "c"), ("c", "b"), ("b", "a"), *((n, "judge") for n in names), Edge("a", "d", "temporal")],
+        "judge",
+        rounds=2,
+    )
+    made = {c.label: c for c in control("fixed", team, numbers())}
+    pairs = {
+        label: {e.sender + e.reader for e in c.graph.edges if e.kind == "spatial" and e.reader != "judge"}
+        for label, c in made.items()
+    }
+    assert pairs == {
+        "fixed-chain": {"dc", "cb", "ba"},
+        "fixed-star": {"dc", "db", "da"},
+        "fixed-tree": {"dc", "db", "ca"},
+        "fixed-layered": {"db", "da", "cb", "ca"},
+        "fixed-complete": {"dc", "db", "da", "cb", "ca", "ba"},
+    }
+    for one in made.values():
+        assert {e.key for e in one.graph.edges if e.reader == "judge"} == {
+            e.key for e in team.edges if e.reader == "judge"
+        }
+        assert (one.graph.rounds, one.graph.by_key[EdgeKey("a", "d", "temporal")].kind) == (2, "temporal")
+        assert one.details["candidates"] == 5
+
+
+def test_fixed_topologies_that_are_the_same_for_few_agents_count_once() -> None:
+    assert [c.label for c in control("fixed", topologies.independent(POOL[:2], JUDGE), numbers())] == [
+        "fixed-chain"
+    ]
+    # Of three agents, a tree is a star.
+    assert [c.label for c in control("fixed", TEAM, numbers())] == [
+        "fixed-chain", "fixed-star", "fixed-layered", "fixed-complete",
+    ]  # fmt: skip
+    with pytest.raises(GraphError, match="nothing to put in another order"):
+        control("fixed", topologies.independent(["a"], "judge"), numbers())
+
+
 def test_new_edges_get_the_channel_that_most_edges_of_their_kind_have() -> None:
     short = truncate(5)
     team = AgentGraph(
@@ -290,6 +331,7 @@ def test_fewer_than_three_draws_are_refused() -> None:
 
 def test_the_words_are_all_or_some_and_a_wrong_one_is_named() -> None:
     assert words("all") == controls.MANDATORY
+    assert words("all", learned=True) == (*controls.MANDATORY, "fixed")
     assert words("vote,single") == ("single", "vote")
     with pytest.raises(ConfigError, match="'singel'"):
         words("singel,vote")
@@ -361,6 +403,61 @@ async def test_without_validate_items_every_single_agent_is_shown_and_none_chose
 async def test_validate_items_that_are_also_scored_choose_nothing(tmp_path: Path) -> None:
     _, done = await everything(tmp_path / "team", wanted="single", validate=numbers(2))
     assert len(done.runs) == 4
+
+
+def hearing_only_ann(request: ChatRequest) -> str:
+    """cy knows the answer if it reads nobody but ann (a star); the judge says what cy says."""
+    text = request.messages[-1].content
+    number = text.split("Say ")[1].split(".")[0]
+    if "Decide." in text:
+        return text.rpartition("From cy:\n")[2]
+    reads = [line for line in text.splitlines() if line.startswith("From ")]
+    return number if reads == ["From ann:"] and "hint" not in text else "?"
+
+
+async def test_the_best_fixed_topology_is_chosen_on_validate_and_run_on_the_items(tmp_path: Path) -> None:
+    model = Scripted(hearing_only_ann)
+    validate = numbers(4, first=100)
+    _, done = await everything(tmp_path / "team", model=model, wanted="fixed", validate=validate)
+    ((one, run),) = done.runs
+    assert (one.label, run.path) == ("fixed-star", tmp_path / "team-fixed-star")
+    assert done.fixed == ("star, on 4 items of validate (chain 0.00, star 1.00, layered 0.00, complete 0.00)")
+    assert [e.score for e in run.episodes] == [1.0] * 6
+    assert run.config["control"]["chosen_on"] == "validate"
+    # Continued, it is chosen and run without a call.
+    paid = len(model.requests)
+    _, again = await everything(tmp_path / "team", model=model, wanted="fixed", validate=validate)
+    assert (len(model.requests), again.fixed) == (paid, done.fixed)
+
+
+async def test_a_fixed_topology_that_cannot_be_chosen_or_is_the_team_itself_is_not_applicable(
+    tmp_path: Path,
+) -> None:
+    _, done = await everything(tmp_path / "team", wanted="fixed", validate=None)
+    assert done.runs == () and "no items of validate" in done.not_applicable["fixed"]
+    star = topologies.star(POOL, JUDGE)
+    model = Scripted(hearing_only_ann)
+    _, done = await everything(
+        tmp_path / "star", graph=star, model=model, wanted="fixed", validate=numbers(2, first=50)
+    )
+    assert done.not_applicable == {"fixed": "the team itself is the best fixed topology, star"}
+
+
+async def test_a_learned_topology_needs_the_fixed_one_too_unless_there_is_nothing_to_choose_on(
+    tmp_path: Path,
+) -> None:
+    def policy(item: Item) -> Topology:
+        return TEAM.topology(without_agents=["ann"])
+
+    await everything(tmp_path / "team", wanted="random", topology=policy)
+    paths = [tmp_path / "team", *control_paths(tmp_path / "team")]
+    assert "--controls fixed" in check_controls(paths).missing["fixed"]
+    await everything(tmp_path / "team", wanted="fixed", topology=policy)
+    assert "no items of validate" in check_controls(paths).not_applicable["fixed"]
+    # Chosen from a whole team, also where the policy's team is one of the candidates.
+    await everything(tmp_path / "chosen", wanted="fixed", topology=policy, validate=numbers(2, first=50))
+    paths = [tmp_path / "chosen", *control_paths(tmp_path / "chosen")]
+    assert check_controls(paths).present["fixed"] == ("chosen-fixed-chain",)
 
 
 async def test_self_consistency_gets_as_many_samples_as_the_teams_tokens_allow(tmp_path: Path) -> None:
