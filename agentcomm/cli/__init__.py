@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from agentcomm.cli import compare, demo, eval, graph, ledger, run, sweep, view
+from agentcomm.cli import compare, demo, eval, graph, ledger, mi, prune, run, sweep, view
 from agentcomm.cli.options import Interrupted
 from agentcomm.errors import AgentCommError, UserError
 
@@ -28,11 +28,13 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("eval")(eval.evaluate)
 app.command("ledger")(ledger.ledger)
+app.command("prune")(prune.prune)
 app.command("compare")(compare.compare)
 app.command("sweep")(sweep.sweep)
 app.command("demo")(demo.demo)
 app.command("graph")(graph.graph)
 app.command("view")(view.view)
+app.command("mi")(mi.mi)
 
 
 def _version(value: bool) -> None:

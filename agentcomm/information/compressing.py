@@ -168,7 +168,8 @@ def randomly(contexts: Sequence[str], budget: int, seed: str) -> str:
     _must_hold(budget)
     rng = random.Random(seed)
     known = sorted({word for context in contexts for word in context.split()})
-    return " ".join(rng.choice(known) for _ in range(budget)) if known else ""
+    drawn = " ".join(rng.choice(known) for _ in range(budget)) if known else ""
+    return truncate(drawn, budget)  # a word may have marks on it
 
 
 def _joined(text: str, at: int) -> bool:
