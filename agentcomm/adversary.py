@@ -51,7 +51,7 @@ def with_adversary(graph: AgentGraph, agent: str, *, role: str | None = None) ->
     """
     turned = _turned(_member(graph, agent), role)
     agents = [turned if a.name == agent else a for a in graph.agents]
-    return AgentGraph(agents, graph.edges, graph.decision, graph.rounds, graph.system)
+    return AgentGraph(agents, graph.edges, graph.decision, graph.rounds, graph.system, graph.stop)
 
 
 def add_adversary(
@@ -93,7 +93,7 @@ def add_adversary(
         if like in (edge.sender, edge.reader):
             sender, reader = (name if end == like else end for end in (edge.sender, edge.reader))
             edges.append(dataclasses.replace(edge, sender=sender, reader=reader))
-    return AgentGraph(agents, edges, graph.decision, graph.rounds, graph.system)
+    return AgentGraph(agents, edges, graph.decision, graph.rounds, graph.system, graph.stop)
 
 
 def adversaries(graph: AgentGraph, words: Iterable[str]) -> AgentGraph:

@@ -58,6 +58,21 @@ class Channel(Protocol):
     async def deliver(self, message: Message, edge: Edge, turn: Any) -> Delivery: ...
 
 
+class StopRule(Protocol):
+    """When a team has talked enough: asked after every wave, it ends the rounds early.
+
+    ``over`` gets what was said so far, in the order of speaking, and must depend on nothing else.
+    ``spec`` describes the rule in JSON for the run's configuration.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def spec(self) -> dict[str, Any]: ...
+
+    def over(self, messages: Sequence[Message]) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Agent:
     """A member of the team.
@@ -264,6 +279,9 @@ class AgentGraph:
         How often the team goes round before the decision.
     system:
         Text shared by every agent, first in every prompt.
+    stop:
+        Ends the rounds before the last one: the decision agent speaks next. Under a stop rule it
+        reads everything that its senders said in any round, in the order of speaking.
 
     Raises
     ------
@@ -284,6 +302,7 @@ class AgentGraph:
     decision: str = ""
     rounds: int = 1
     system: str = DEFAULT_SYSTEM
+    stop: StopRule | None = None
 
     def __init__(
         self,
@@ -292,12 +311,14 @@ class AgentGraph:
         decision: str = "",
         rounds: int = 1,
         system: str = DEFAULT_SYSTEM,
+        stop: StopRule | None = None,
     ) -> None:
         object.__setattr__(self, "agents", tuple(agents))
         object.__setattr__(self, "edges", tuple(map(_edge, edges)))
         object.__setattr__(self, "decision", decision)
         object.__setattr__(self, "rounds", rounds)
         object.__setattr__(self, "system", system)
+        object.__setattr__(self, "stop", stop)
         self._check()
 
     def _check(self) -> None:
@@ -454,6 +475,7 @@ class AgentGraph:
             self.decision,
             self.rounds,
             self.system,
+            self.stop,
         )
 
     def useful_turns(self, topology: Topology) -> frozenset[tuple[str, int]]:
@@ -537,6 +559,7 @@ class AgentGraph:
             "decision": self.decision,
             "rounds": self.rounds,
             "system": self.system,
+            **({"stop": self.stop.spec()} if self.stop is not None else {}),
         }
 
     def to_json(self, indent: int | None = 2) -> str:
@@ -549,12 +572,14 @@ class AgentGraph:
         *,
         functions: Mapping[str, Callable[[Any], Awaitable[str | Message]]] | None = None,
         channels: Callable[[Mapping[str, Any]], Channel] | None = None,
+        stops: Callable[[Mapping[str, Any]], StopRule] | None = None,
     ) -> AgentGraph:
         """The graph that :meth:`to_dict` described.
 
-        ``functions`` maps a function agent's name to its callable and ``channels`` turns a
-        channel's spec into a channel (:func:`agentcomm.channels.from_spec`): code is never loaded
-        by a name found in a file.
+        ``functions`` maps a function agent's name to its callable, ``channels`` turns a channel's
+        spec into a channel (:func:`agentcomm.channels.from_spec`) and ``stops`` a stop rule's into
+        a rule (:func:`agentcomm.dialogue.stopping.from_spec`): code is never loaded by a name found
+        in a file.
         """
         if not isinstance(data, Mapping) or not {"agents", "decision"} <= set(data):
             raise GraphError("not an agent graph: expected an object with 'agents', 'edges' and 'decision'")
@@ -567,7 +592,16 @@ class AgentGraph:
             edges = [_edge_from(entry, channels) for entry in data.get("edges", ())]
         except (KeyError, TypeError, ValueError) as error:
             raise GraphError(f"not an agent graph: {type(error).__name__}: {error}") from error
-        return cls(agents, edges, data["decision"], data.get("rounds", 1), data.get("system", DEFAULT_SYSTEM))
+        stop = None
+        if (spec := data.get("stop")) is not None:
+            if stops is None:
+                raise GraphError(
+                    f"the graph stops by the rule {spec!r}; pass stops=, which makes a rule from its spec"
+                )
+            stop = stops(spec)
+        return cls(
+            agents, edges, data["decision"], data.get("rounds", 1), data.get("system", DEFAULT_SYSTEM), stop
+        )
 
     @classmethod
     def from_json(cls, text: str, **options: Any) -> AgentGraph:
@@ -583,7 +617,7 @@ class AgentGraph:
         networkx lists edges by their sender; ``position`` is their place in this graph.
         """
         g: nx.MultiDiGraph[str] = nx.MultiDiGraph(
-            decision=self.decision, rounds=self.rounds, system=self.system
+            decision=self.decision, rounds=self.rounds, system=self.system, stop=self.stop
         )
         for agent in self.agents:
             g.add_node(agent.name, agent=agent)
@@ -605,7 +639,7 @@ class AgentGraph:
         Node attributes ``agent`` (an Agent) or fields such as ``role``; edge attribute ``edge``,
         or ``kind`` (else the multigraph key if it is a kind, else spatial); those with a
         ``position`` come first, in its order. ``decision``, ``rounds`` and ``system`` come from the
-        arguments or the graph's attributes.
+        arguments or the graph's attributes, ``stop`` from those.
         """
         if not g.is_directed():
             raise GraphError("an undirected networkx graph doesn't say who reads whom; use a DiGraph")
@@ -625,6 +659,7 @@ class AgentGraph:
             decision if decision is not None else g.graph.get("decision", ""),
             rounds if rounds is not None else g.graph.get("rounds", 1),
             system if system is not None else g.graph.get("system", DEFAULT_SYSTEM),
+            g.graph.get("stop"),
         )
 
     def mermaid(self, topology: Topology | None = None, tokens: Mapping[str, int] | None = None) -> str:

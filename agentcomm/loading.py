@@ -49,11 +49,12 @@ def load_graph(name: str | Path, options: Mapping[str, Any] | None = None) -> Ag
     path = _find(str(name), "graphs")
     if isinstance(path, Path) and path.suffix == ".json":
         from agentcomm.channels import from_spec
+        from agentcomm.dialogue import stopping
 
         if options:
             raise GraphError(f"{path} is a JSON graph; it takes no options")
         try:
-            return AgentGraph.from_json(_text(path), channels=from_spec)
+            return AgentGraph.from_json(_text(path), channels=from_spec, stops=stopping.from_spec)
         except GraphError as error:
             raise GraphError(f"{path}: {error}") from error
     made = _made(path, "graph", options or {}, GraphError)

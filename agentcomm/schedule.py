@@ -97,6 +97,17 @@ class Schedule:
         places = [(wave.round, agent) for wave in self.waves for agent in wave.agents]
         return {place: i for i, place in enumerate(places)}
 
+    def following(self, wave: int, mailbox: Mailbox) -> int:
+        """The index of the wave after ``wave``; the decision's, the last one, where the team is done.
+
+        ``len(self.waves)`` after the last one.
+        """
+        last = len(self.waves) - 1
+        stop = self.graph.stop
+        if stop is not None and wave < last and stop.over(said(self, mailbox)):
+            return last
+        return wave + 1
+
     def _generations(self, round: int) -> list[tuple[str, ...]]:
         mask = self.topology.mask(round)
         decision = self.graph.decision
@@ -128,6 +139,11 @@ class Schedule:
 
 def inbox(schedule: Schedule, agent: str, round: int, mailbox: Mailbox) -> Inbox:
     """What ``agent`` finds in ``round``: the only place where it is decided who is read."""
+    if schedule.graph.stop is not None and agent == schedule.graph.decision:
+        heard = {edge.sender: edge for edge in schedule.graph.incoming[agent]}
+        return Inbox(
+            agent, round, tuple((heard[m.sender], m) for m in said(schedule, mailbox) if m.sender in heard)
+        )
     letters: list[tuple[Edge, Message]] = []
     for edge in schedule.sources(agent, round):
         record = mailbox.get((round if edge.kind == "spatial" else round - 1, edge.sender))
@@ -137,6 +153,13 @@ def inbox(schedule: Schedule, agent: str, round: int, mailbox: Mailbox) -> Inbox
     if round > 1 and schedule.graph.by_name[agent].memory:
         past = tuple(mailbox[(r, agent)] for r in range(1, round) if (r, agent) in mailbox)
     return Inbox(agent, round, tuple(letters), past)
+
+
+def said(schedule: Schedule, mailbox: Mailbox) -> tuple[Message, ...]:
+    """Every message of a mailbox in the order of speaking."""
+    places = sorted(mailbox, key=schedule.order.__getitem__)
+    outcomes = (mailbox[place].outcome for place in places)
+    return tuple(m for m in outcomes if isinstance(m, Message))
 
 
 def in_order(graph: AgentGraph, records: Iterable[TurnRecord]) -> tuple[TurnRecord, ...]:

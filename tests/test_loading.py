@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from agentcomm import loading
+from agentcomm.channels import from_spec
+from agentcomm.dialogue import stopping
 from agentcomm.errors import GraphError, TaskError
 from agentcomm.graph import Agent, AgentGraph
 from agentcomm.loading import load_graph, load_task, shipped
@@ -21,7 +23,10 @@ def test_every_shipped_graph_builds_and_has_a_schedule(name: str) -> None:
     graph = load_graph(name)
     assert Schedule.of(graph).waves[-1].agents == (graph.decision,)
     functions = {a.name: a.act for a in graph.agents if a.act is not None}
-    assert AgentGraph.from_dict(graph.to_dict(), functions=functions) == graph
+    again = AgentGraph.from_dict(
+        graph.to_dict(), functions=functions, channels=from_spec, stops=stopping.from_spec
+    )
+    assert again == graph
 
 
 def test_a_path_comes_before_a_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ class Session:
         """What the state becomes when every turn of a wave has been taken."""
         round, agents = self.schedule.waves[wave]
         over = any(is_fatal(self.mailbox[(round, agent)]) for agent in agents)
-        return {"over": True} if over else {"wave": wave + 1}
+        return {"over": True} if over else {"wave": self.schedule.following(wave, self.mailbox)}
 
     def what_next(self, state: Mapping[str, Any]) -> list[Send] | str:
         """Where to go: the turns of the wave that are left to take, or the end."""

@@ -23,7 +23,9 @@ class PlainExecutor:
         turns beside it are cancelled and the first error, in the agents' order, is raised as it is.
         """
         mailbox: dict[tuple[int, str], TurnRecord] = {}
-        for wave in schedule.waves:
+        at = 0
+        while at < len(schedule.waves):
+            wave = schedule.waves[at]
             if len(wave.agents) == 1:  # a task group costs as much as a whole turn
                 (agent,) = wave.agents
                 records = {agent: await act(inbox(schedule, agent, wave.round, mailbox))}
@@ -33,6 +35,7 @@ class PlainExecutor:
                 mailbox[(wave.round, agent)] = records[agent]
             if any(map(is_fatal, records.values())):
                 break
+            at = schedule.following(at, mailbox)
         return mailbox
 
 

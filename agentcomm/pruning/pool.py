@@ -295,7 +295,9 @@ class Pool:
         keys = sorted(alive | set(self._to_decision), key=self._place)
         keys += [k for k in known if k not in alive and self.decision in (k.sender, k.reader)]
         edges = [known.get(k) or Edge(*k) for k in dict.fromkeys(keys)]
-        team = AgentGraph(self.graph.agents, edges, self.decision, self.rounds, self.graph.system)
+        team = AgentGraph(
+            self.graph.agents, edges, self.decision, self.rounds, self.graph.system, self.graph.stop
+        )
         team.check_topology(topology)
         return team
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import anyio
 import pytest
@@ -66,6 +68,45 @@ def test_both_executors_take_the_same_turns_with_the_same_inboxes(data: st.DataO
     assert len(lang.order) == len(lang.read)  # nobody was asked twice
     assert len(plain.order) == len(plain.read)
     assert list(lang_mailbox.items()) == list(plain_mailbox.items())
+
+
+@dataclass(frozen=True)
+class Enough:
+    """Over after so many messages."""
+
+    messages: int
+    name: ClassVar[str] = "enough"
+
+    def spec(self) -> dict[str, Any]:
+        return {"rule": self.name, "messages": self.messages}
+
+    def over(self, messages: Sequence[Message]) -> bool:
+        return len(messages) >= self.messages
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_stop_rule_ends_the_rounds_at_the_same_wave_in_both_executors(data: st.DataObject) -> None:
+    team = data.draw(teams())
+    rule = Enough(data.draw(st.integers(1, 8)))
+    graph = AgentGraph(team.agents, team.edges, team.decision, team.rounds, team.system, rule)
+    failing = {k: f for k, f in data.draw(fates(graph)).items() if f == "fails"}
+    schedule = Schedule.of(graph)
+    plain, lang = Recorder(failing), Recorder(failing)
+    mailbox = anyio.run(PlainExecutor().execute, schedule, plain.act)
+    assert list(anyio.run(LangGraphExecutor().execute, schedule, lang.act).items()) == list(mailbox.items())
+    assert lang.read == plain.read
+    assert (graph.rounds, graph.decision) in mailbox  # the decision agent always speaks
+    done = 0
+    for wave in schedule.waves[:-1]:  # whole waves are taken until enough was said, none after
+        taken = [(wave.round, a) in mailbox for a in wave.agents]
+        assert all(taken) == (done < rule.messages) and any(taken) == all(taken)
+        done += sum(isinstance(mailbox[wave.round, a].outcome, Message) for a in wave.agents if all(taken))
+    letters: Any = plain.read[graph.rounds, graph.decision]
+    heard = [text for *_, text in letters[0]]
+    senders = {e.sender for e in graph.incoming[graph.decision]}
+    before = [r.outcome for place, r in mailbox.items() if place != (graph.rounds, graph.decision)]
+    assert heard == [m.text for m in before if isinstance(m, Message) and m.sender in senders]
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,0 +1,58 @@
+"""Peers who each hold a part of the context and talk until they agree on an answer.
+
+They speak in turn; each reads what was said since its own last turn and marks its answer as
+<A>answer</A>. The talk ends when two of them mark the same answer, or after ``rounds`` rounds; what
+is said last counts. (Setting of Optima, arXiv 2410.08115; the instruction is our own.)
+"""
+
+import agentcomm as ac
+from agentcomm.dialogue.stopping import Agreement, Verdict
+
+SYSTEM = "Two people each know a part of what is needed."
+
+
+def graph(
+    agents: int = 2,
+    rounds: int = 3,
+    instruction: str = "",
+    temperature: float | None = None,
+    max_tokens: int | None = 128,
+    views: str = "s1,s2",
+) -> ac.AgentGraph:
+    """``agents`` x ``rounds`` calls at most; ``instruction`` says how to write (a message format)."""
+    names = ["alice", "bob", "carol", "dave", "erin", "frank"][:agents]
+    seen = views.split(",")
+    if not 2 <= agents <= 6 or len(seen) != agents:
+        raise ac.UserError(
+            f"information_exchange: {agents} agents with the views {views!r}; use 2 to 6 agents, and a view for each"
+        )
+    role = (
+        "Tell what your partner needs and ask for what you need, in few words. Use only what you both know. "
+        "When you know the answer, write it as <A>answer</A>."
+    )
+    peers = [
+        ac.Agent(
+            name,
+            role=f"You are {name.title()}. {role} {instruction}".strip(),
+            view=view,
+            temperature=temperature,
+            max_tokens=max_tokens,
+        )
+        for name, view in zip(names, seen, strict=True)
+    ]
+    order = {name: i for i, name in enumerate(names)}
+    edges = [
+        ac.Edge(a, b, kind="spatial" if order[a] < order[b] else "temporal")
+        for a in names
+        for b in names
+        if a != b
+    ]
+    edges += [ac.Edge(name, "agreement") for name in names]
+    return ac.AgentGraph(
+        [*peers, ac.Agent("agreement", act=Verdict())],
+        edges,
+        decision="agreement",
+        rounds=rounds,
+        system=SYSTEM,
+        stop=Agreement(),
+    )
