@@ -178,6 +178,8 @@ class AGP:
         )
         policy.node_threshold, policy.edge_threshold = learned.thresholds
         told = dict(learned.trace)
+        left = meter.rollouts_left  # a short plan may have used what was meant to stay
+        reserve = reserve if left is None else min(reserve, left)
         if self.calibration == "rollout" and self.profile != "as_released":
             points = await accuracy_tokens(policy, held, meter, PAIRS, seed=self.seed, most=reserve)
             if best := choose(points, self.frugality):

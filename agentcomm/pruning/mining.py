@@ -302,14 +302,15 @@ def draw_candidates(
 ) -> list[tuple[Realisation, EdgeProbabilities]]:
     """``count`` different graphs and how they were drawn; fewer where the pool doesn't have as many.
 
-    With a ``proposal`` 80 % come from it, clamped, the others from :func:`sized`.
+    With a ``proposal`` 80 % come from it, clamped, the others from :func:`sized`; where it is so sure
+    that it hardly proposes different ones, fewer.
     """
     from_network = round(FROM_NETWORK * count) if proposal is not None else 0
     found: dict[bytes, tuple[Realisation, EdgeProbabilities]] = {}
-    for _ in range(4 * count + 16):
+    for tries in range(6 * count + 16):
         if len(found) == count:
             break
-        if proposal is not None and len(found) < from_network:
+        if proposal is not None and len(found) < from_network and tries < 3 * count:
             how = clamped(proposal, learn_nodes=learn_nodes)
         else:
             how = sized(pool, rng, learn_nodes=learn_nodes)
