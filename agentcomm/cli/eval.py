@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agentcomm.evaluation.control_runs import Controlled
-    from agentcomm.evaluation.run import Run
+    from agentcomm.evaluation.run import Run, TopologyOf
 
 
 def evaluate(
@@ -37,6 +37,8 @@ def evaluate(
     ] = None,
     samples: Annotated[int, typer.Option("--samples", help="How often each item is run.")] = 1,
     cut: o.Cut = None,
+    policy: o.PolicyFolder = None,
+    embedder: o.Embedder = None,
     adversary: o.Adversary = None,
     channel: o.Channel = None,
     channel_edges: o.ChannelEdges = None,
@@ -102,10 +104,11 @@ def evaluate(
     team = o.channelled(o.team(graph, graph_option, adversary), channel, channel_edges)
     loading = o.task_options(task_option, data=data, limit=limit, split=split, seed=None)
     work = load_task(task, loading)
-    wanted = control_words(controls) if controls is not None else ()
+    learned = o.policy(team, policy, embedder, cut)
+    wanted = control_words(controls, learned=learned is not None) if controls is not None else ()
     validate = o.validate_task(task, loading) if wanted else None
     where = out or _new_directory(task, graph)
-    topology = o.topology(team, cut)
+    topology: TopologyOf = learned if learned is not None else o.topology(team, cut)
     with Live(f"{Path(graph).stem} on {work.name}", show=not json) as progress:
 
         def next_run(title: str) -> Live:
@@ -218,6 +221,7 @@ def show(summary: dict[str, Any], console: Console | None = None) -> None:
     from rich.console import Console
     from rich.markup import escape
 
+    from agentcomm.cli.ledger import show_channels
     from agentcomm.cli.tables import number, score_text, share_table, usage_table
 
     console = console or Console()
@@ -242,5 +246,7 @@ def show(summary: dict[str, Any], console: Console | None = None) -> None:
     console.print(usage_table("agent", tokens["by_agent"]))
     if tokens["by_edge"]:
         console.print(share_table("edge", "input tokens its reader paid", tokens["by_edge"], tokens["input"]))
+    if summary["channels"]:
+        show_channels(summary["channels"], console)
     console.print(share_table("part", "input tokens", tokens["by_part"], tokens["input"]))
     console.print(f"run: {summary['run']}", highlight=False, markup=False)

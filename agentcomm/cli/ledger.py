@@ -11,9 +11,12 @@ import typer
 from agentcomm.cli import options as o
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from agentcomm.ledger.store import Ledger
     from agentcomm.ledger.usage import UsageReport
 
-By = Literal["edge", "agent", "round", "phase", "part", "call"]
+By = Literal["edge", "agent", "round", "phase", "part", "channel", "call"]
 
 
 def ledger(
@@ -21,7 +24,10 @@ def ledger(
     by: Annotated[By, typer.Option("--by", help="What to group by.")] = "edge",
     json: o.Json = False,
 ) -> None:
-    """Who paid for what in RUN. Works while the run is going, and after a crash."""
+    """Who paid for what in RUN. Works while the run is going, and after a crash.
+
+    --by channel says what channels were asked for and what came of it.
+    """
     from rich.console import Console
 
     from agentcomm.cli.tables import share_table, usage_table
@@ -29,12 +35,17 @@ def ledger(
 
     with RunDir.open(run).ledger() as book:
         usage = book.usage()
-        rows = grouped(usage, by)
+        rows: Any = channelled(book, usage) if by == "channel" else grouped(usage, by)
     if json:
         typer.echo(json_module.dumps(rows, ensure_ascii=False))
         return
     console = Console(highlight=False)
-    if isinstance(rows, list):
+    if by == "channel":
+        if rows:
+            show_channels(rows, console)
+        else:
+            console.print("no edge of this run has a channel")
+    elif isinstance(rows, list):
         console.print(_call_table(rows))
     elif by in ("edge", "part"):
         console.print(share_table(by, "input tokens", rows, usage.input_tokens))
@@ -59,6 +70,30 @@ def grouped(usage: UsageReport, by: By) -> Any:
         usage.by_agent() if by == "agent" else usage.by_round() if by == "round" else usage.by_phase()
     )
     return {str(key): group.to_dict() for key, group in groups.items()}
+
+
+def channelled(book: Ledger, usage: UsageReport) -> dict[str, dict[str, Any]]:
+    """What channels did, by edge, as JSON."""
+    from agentcomm.ledger.adherence import adherence
+
+    edges = adherence(book.channels(texts=False), usage.channel_tokens_by_edge())
+    return {name: edge.to_dict() for name, edge in edges.items()}
+
+
+def show_channels(rows: dict[str, dict[str, Any]], console: Console) -> None:
+    """Adherence as a table, an edge a row, and what became of the deliveries below."""
+    from rich.markup import escape
+
+    from agentcomm.cli.tables import add, number, table
+
+    made = table("edge", "channel", right=("budget", "said", "read", "own calls", "saved", "as told"))
+    for name, row in rows.items():
+        counts = ("budget", "original_tokens", "tokens", "own_tokens", "saved")
+        told = f"{row['adherent']}/{row['deliveries']}"
+        add(made, name, row["channel"], *(number(row[k]) for k in counts), told)
+    console.print(made)
+    for name, row in rows.items():
+        console.print(f"{escape(name)}: {row['text']}")
 
 
 def _call_table(rows: list[dict[str, Any]]) -> Any:

@@ -26,6 +26,7 @@ from agentcomm.evaluation.stats import (
     paired_bootstrap,
     pareto_front,
 )
+from agentcomm.ledger.adherence import EdgeAdherence
 from agentcomm.ledger.rows import CallRow, DeliveryRow, EpisodeRow
 from agentcomm.ledger.store import Ledger
 from agentcomm.ledger.usage import is_edge
@@ -81,6 +82,8 @@ class EdgeFacts:
     """Of ``tokens``: paid for reading messages again from memory."""
     channel_tokens: int = 0
     """Input and output tokens of the channel's own calls; beside ``tokens``."""
+    channel_did: str = ""
+    """What became of the deliveries, both kinds of edge between the two together."""
     alive: float = 1.0
     worth: float | None = None
     worth_low: float | None = None
@@ -293,6 +296,7 @@ def count(source: Source) -> None:
     """Fill ``source.facts`` and ``source.cells``."""
     facts, sums = source.facts, _Sums()
     alive = _Alive(source)
+    did: dict[str, EdgeAdherence] = {}
     for item, digest in source.items.items():
         calls: dict[int, list[CallRow]] = defaultdict(list)
         read: dict[int, list[DeliveryRow]] = defaultdict(list)
@@ -300,6 +304,9 @@ def count(source: Source) -> None:
             calls[call.sample].append(call)
         for row in source.ledger.deliveries(item=item, texts=False):
             read[row.sample].append(row)
+        for made in source.ledger.channels(item=item, texts=False):
+            name = f"{made.sender}->{made.reader}"
+            did.setdefault(name, EdgeAdherence(made.channel)).add(made)
         episodes = {e.sample: e for e in source.ledger.episodes(item=item)}
         for sample in sorted({*range(source.samples), *episodes, *calls}):
             episode = episodes.get(sample)
@@ -311,6 +318,9 @@ def count(source: Source) -> None:
                 facts.failed += episode.status == "failed"
                 facts.last_at = max(facts.last_at or 0.0, episode.finished_at)
                 alive.add(episode.topology, sums)
+    for name, adhered in did.items():
+        for edge in _edges_named(source, name):
+            edge.channel_did = str(adhered)
     facts.parts = dict(sums.parts)
     facts.cost = None if sums.unpriced or not facts.calls else sums.cost
     for i, agent in enumerate(facts.agents):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentcomm.evaluation.report_facts import Key, Source
-from agentcomm.ledger.rows import CallRow, DeliveryRow
+from agentcomm.ledger.rows import CallRow, ChannelRow, DeliveryRow
 
 LONGEST = 8_000
 """Characters of a text that the report shows; the ledger has them all."""
@@ -75,6 +75,11 @@ def _episode(source: Source, key: Key, texts: Texts) -> dict[str, Any] | None:
             {"round": call.round, "agent": source.index.get(call.agent), "calls": []},
         )
         turn["calls"].append(_call(call, given[call.id], texts))
+    for made in source.ledger.channels(item=item, sample=sample):
+        if made.status == "failed" and (made.round, made.reader) in turns:
+            own = [c for c in turns[(made.round, made.reader)]["calls"] if "edge" not in c]
+            if own:
+                own[-1].setdefault("given", []).append(_lost(source, made, texts))
     # A function agent makes no call: what it said is known from who read it.
     for (round, agent), text in said.items():
         if (round, agent) not in turns and agent in source.index:
@@ -122,6 +127,19 @@ def _given(source: Source, row: DeliveryRow, texts: Texts) -> dict[str, Any]:
     if row.note:
         out["note"] = row.note
     return out
+
+
+def _lost(source: Source, row: ChannelRow, texts: Texts) -> dict[str, Any]:
+    """A message whose channel failed: nobody read it."""
+    out: dict[str, Any] = {
+        "from": source.index.get(row.sender),
+        "text": texts.add(""),
+        "original": texts.add(row.original_text),
+        "tokens": 0,
+        "channel": row.channel,
+        "note": f"not delivered: {row.reason}",
+    }
+    return out if row.kind == "spatial" else {**out, "temporal": 1}
 
 
 def _call(call: CallRow, given: list[dict[str, Any]], texts: Texts) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from agentcomm.evaluation.splits import SplitGuard
 from agentcomm.evaluation.stats import mean_interval
 from agentcomm.executors.base import Executor
 from agentcomm.graph import AgentGraph, Topology
+from agentcomm.ledger.adherence import EdgeAdherence, adherence
 from agentcomm.ledger.redact import Redactor
 from agentcomm.ledger.rows import NOT_RECORDED, CallRow, EpisodeRow, Phase
 from agentcomm.ledger.store import Ledger
@@ -120,6 +121,8 @@ class Run:
     path: Path | None = None
     stopped: str | None = None
     """Why the run ended before its last item, if it did."""
+    channels: Mapping[str, EdgeAdherence] = field(default_factory=dict)
+    """What channels were asked for and what came of it, by ``"sender->reader"``."""
 
     @property
     def failed(self) -> int:
@@ -165,7 +168,10 @@ class Run:
                 "by_agent": {name: a.to_dict() for name, a in usage.by_agent().items()},
                 "by_edge": usage.by_edge(),
                 "by_part": usage.by_part(),
+                "by_phase": {name: p.to_dict() for name, p in usage.by_phase().items()},
+                "net_by_edge": usage.net_by_edge(),
             },
+            "channels": {name: edge.to_dict() for name, edge in self.channels.items()},
             "cost": usage.cost,
             "wall_s": round(self.wall_s, 3),
         }
@@ -462,11 +468,13 @@ class _Evaluation:
 
     def result(self, config: dict[str, Any], path: Path | None, wall_s: float) -> Run:
         order = {item.id: i for i, item in enumerate(self.task.items)}
+        usage = self.ledger.usage()
         episodes = sorted(self.rows.values(), key=lambda e: (order[e.item], e.sample))
         return Run(
             config=config,
             episodes=tuple(episodes),
-            usage=self.ledger.usage(),
+            usage=usage,
+            channels=adherence(self.ledger.channels(texts=False), usage.channel_tokens_by_edge()),
             items=len(self.task.items) * self.samples,
             wall_s=wall_s,
             path=path,
@@ -504,7 +512,9 @@ async def score_of(task: Task, episode: Episode) -> Score | None:
             f"{type(error).__name__}: {error}; mend it and repeat the command, no reply is paid for again"
         ) from error
     if not isinstance(score, Score):
-        raise TaskError(f"the scorer of task {task.name!r} gave {score!r} for item {item.id!r}; return a Score")
+        raise TaskError(
+            f"the scorer of task {task.name!r} gave {score!r} for item {item.id!r}; return a Score"
+        )
     if not 0.0 <= score.value <= 1.0:
         raise TaskError(
             f"the scorer of task {task.name!r} gave {score.value!r} for item {item.id!r}; it must be in 0..1"
@@ -512,9 +522,7 @@ async def score_of(task: Task, episode: Episode) -> Score | None:
     return score
 
 
-def episode_row(
-    episode: Episode, score: Score | None, cut: Topology | None, secrets: Redactor
-) -> EpisodeRow:
+def episode_row(episode: Episode, score: Score | None, cut: Topology | None, secrets: Redactor) -> EpisodeRow:
     """The ledger's row of a finished episode; ``cut`` is the topology that was chosen for its item."""
     failure = episode.failure
 
@@ -534,5 +542,5 @@ def episode_row(
         wall_s=episode.wall_s,
         finished_at=time.time(),
         topology=json.dumps(cut.to_dict()) if cut is not None else None,
-        failures=len(episode.failures),
+        failures=len(episode.failures) + len(episode.failed_deliveries),
     )

@@ -176,6 +176,11 @@ class UsageReport:
                 edges[row.edge] += (row.input_tokens or 0) + (row.output_tokens or 0)
         return dict(sorted(edges.items()))
 
+    def net_by_edge(self) -> dict[str, int]:
+        """What each edge cost: tokens its reader paid and those of its channel's own calls, sorted."""
+        edges = Counter(self.by_edge()) + Counter(self.channel_tokens_by_edge())
+        return dict(sorted(edges.items()))
+
     def messages_by_edge(self) -> dict[str, int]:
         """How many messages calls read on each edge (cache hits' included), sorted."""
         return dict(self.readings)
@@ -236,6 +241,7 @@ class UsageReport:
             "by_phase": {k: v.to_dict() for k, v in self.by_phase().items()},
             "by_edge": self.by_edge(),
             "channel_tokens_by_edge": self.channel_tokens_by_edge(),
+            "net_by_edge": self.net_by_edge(),
             "messages_by_edge": self.messages_by_edge(),
             "by_part": self.by_part(),
         }

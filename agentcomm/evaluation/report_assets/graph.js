@@ -51,6 +51,7 @@ function edgeLines(run, edge) {
     if (edge.alive < 1) lines.push(el("span", {}, `alive in ${percent(edge.alive)} of the episodes`));
   }
   if (edge.channel) lines.push(el("span", {}, "channel: ", name(edge.channel), edge.channel_tokens ? `, whose own calls took ${count(edge.channel_tokens)} tokens` : ""));
+  if (edge.channel_did) lines.push(el("span", {}, name(edge.channel_did)));
   if (edge.kind === "temporal") lines.push(el("span", {}, "read in the next round"));
   const spread = edge.worth_low !== null && edge.worth_high !== null ? ` [${edge.worth_low.toFixed(3)}, ${edge.worth_high.toFixed(3)}]` : "";
   lines.push(el("span", {}, edge.worth === null ? "worth unknown" : `worth ${edge.worth > 0 ? "+" : ""}${edge.worth.toFixed(3)}${spread}`));
