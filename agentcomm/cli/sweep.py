@@ -39,13 +39,14 @@ def sweep(
     """Run every graph on every task with every model and seed that FILE.toml names.
 
     Each cell is a run directory below --out. The same command again runs only what is missing or
-    failed; a cell whose settings changed in the file is a new one.
+    failed; a cell whose settings changed in the file is a new one. With controls = "all" in the file,
+    what each team has to beat is run beside its cell.
     """
     import anyio
     from rich.console import Console
 
     from agentcomm.cli.live import Live
-    from agentcomm.evaluation.sweep import Sweep, run_sweep, table
+    from agentcomm.evaluation.sweep import Sweep, control_table, run_sweep, table
 
     where = out or Path("runs") / file.stem
     grid = Sweep.load(file, where)
@@ -58,14 +59,19 @@ def sweep(
             live.begin(f"[{number + 1}/{len(grid.cells)}] {cell.title}")
             return live
 
+        def on_control(number: int, cell: Cell, title: str) -> Live:
+            live.begin(f"[{number + 1}/{len(grid.cells)}] {cell.title}: {title}")
+            return live
+
         async def go() -> tuple[CellResult, ...]:
-            return await run_sweep(grid, on_cell=on_cell)
+            return await run_sweep(grid, on_cell=on_cell, on_control=on_control)
 
         try:
             results = anyio.run(go)
         except KeyboardInterrupt:
             raise o.Interrupted(f"the same command with --out {where} continues") from None
     rows = table(results, margin=margin, level=level)
+    controls = control_table(results, margin=margin, level=level)
     if json:
         made = {
             "sweep": str(file),
@@ -73,10 +79,14 @@ def sweep(
             "reference": grid.graphs[0],
             "table": [row.to_dict() for row in rows],
             "cells": [result.to_dict() for result in results],
+            **({"controls": [row.to_dict() for row in controls]} if grid.cells[0].controls else {}),
         }
         typer.echo(json_module.dumps(made, ensure_ascii=False))
     else:
-        show(rows, grid.graphs[0], Console(highlight=False))
+        console = Console(highlight=False)
+        show(rows, grid.graphs[0], console)
+        if grid.cells[0].controls:
+            _show_controls(results, controls, console)
     for result in results:
         _complain(result)
     raise typer.Exit(0 if all(result.ok for result in results) else 1)
@@ -85,11 +95,13 @@ def sweep(
 def _complain(result: CellResult) -> None:
     if result.error is not None:
         sys.stderr.write(f"failed: {result.cell.title}: {' '.join(result.error.split())}\n")
-    elif result.run is not None and result.run.failed:
-        first = next(e for e in result.run.episodes if e.status == "failed")
-        sys.stderr.write(
-            f"failed: {result.cell.title}: {result.run.failed} items, the first {first.item}: {first.failure}\n"
-        )
+    for run in result.runs:
+        if run.failed and (result.error is None or run is not result.run):
+            first = next(e for e in run.episodes if e.status == "failed")
+            at = "" if run is result.run else f", {run.config['graph']['name']}"
+            sys.stderr.write(
+                f"failed: {result.cell.title}{at}: {run.failed} items, the first {first.item}: {first.failure}\n"
+            )
 
 
 def _plan(grid: Sweep, json: bool) -> None:
@@ -114,7 +126,8 @@ def _plan(grid: Sweep, json: bool) -> None:
             }
             for cell, finished in cells
         ]
-        typer.echo(json_module.dumps({"cells": listed, "calls": calls}, ensure_ascii=False))
+        plan = {"cells": listed, "calls": calls, "controls": list(cells[0][0].controls)}
+        typer.echo(json_module.dumps(plan, ensure_ascii=False))
         return
     made = table("task", "model", "seed", "graph", right=("items", "calls", ""))
     for cell, finished in cells:
@@ -132,23 +145,43 @@ def _plan(grid: Sweep, json: bool) -> None:
     console.print(made)
     left = sum(not finished for _, finished in cells)
     console.print(f"{len(cells)} cells, {left} to run: at most {calls:,} model calls if none fails")
+    if controls := cells[0][0].controls:
+        console.print(f"not counted are the controls of each cell: {', '.join(controls)}")
+
+
+def _show_controls(results: Sequence[CellResult], rows: Sequence[Row], console: Console) -> None:
+    if rows:
+        console.print()
+        show(rows, "its graph", console)
+    said: dict[str, None] = {}  # each reason once, in order
+    for result in results:
+        made, at = result.controls, f"{result.cell.graph} on {result.cell.task}"
+        if made is None:
+            continue
+        said |= dict.fromkeys(f"{at}: no {name}: {why}" for name, why in made.not_applicable.items())
+        chosen = {"single agent": made.chosen, "fixed topology": made.fixed}
+        seed = f", seed {result.cell.seed}"
+        said |= dict.fromkeys(f"{at}{seed}: {what}: {how}" for what, how in chosen.items() if how)
+    for line in said:
+        console.print(line, markup=False)
 
 
 def show(rows: Sequence[Row], reference: str, console: Console) -> None:
-    """The table of a sweep, and what its columns mean."""
+    """The table of a sweep or of its controls, and what its columns mean."""
     from agentcomm.cli.tables import add, number, table
 
     several = {axis: len({getattr(row, axis) for row in rows}) > 1 for axis in ("task", "model")}
     seeds = len(rows[0].by_seed) > 1
     priced = any(row.cost is not None for row in rows)
     left = [axis for axis in ("task", "model") if several[axis]] + ["graph"]
+    left += ["control"] * any(row.control is not None for row in rows)
     right = ["score", *(["by seed"] if seeds else []), "input", "output", "calls", "saved", "difference"]
     right += ["p", *(["cost $"] if priced else [])]
     made = table(*left, right=tuple(right))
     for row in rows:
         s, d = row.score, row.difference
         values = [v for v in row.by_seed.values() if v is not None]
-        cells = [getattr(row, axis) for axis in left]
+        cells = [getattr(row, axis) or "" for axis in left]
         cells[-1] += f" ({row.failed} failed)" if row.failed else ""
         cells.append("–" if s.mean is None else f"{s.mean:.2f} [{s.low:.2f}, {s.high:.2f}]")
         if seeds:

@@ -41,6 +41,7 @@ from agentcomm.evaluation.controls import (
 from agentcomm.evaluation.run import Progress, Run, TopologyOf, evaluate
 from agentcomm.evaluation.rundir import RunDir, plain, read_json, write_json
 from agentcomm.graph import Agent, AgentGraph
+from agentcomm.loading import load_task
 from agentcomm.options import RunOptions
 from agentcomm.task import Task
 
@@ -304,6 +305,29 @@ def _per_episode(run: Run) -> tuple[float, float]:
         return 0.0, 0.0
     tokens = sum((r.input_tokens or 0) + (r.output_tokens or 0) for r in rows)
     return len(rows) / len(ok), tokens / len(ok)
+
+
+def validate_task(task: str, loaded_with: Mapping[str, Any]) -> Task | None:
+    """The ``validate`` items of a task whose ``score`` items are run; ``None`` if it has none."""
+    if loaded_with.get("split", "score") != "score":
+        return None
+    limit = min(VALIDATE_ITEMS, loaded_with.get("limit") or VALIDATE_ITEMS)
+    try:
+        return load_task(task, {**loaded_with, "split": "validate", "limit": limit})
+    except TaskError:
+        return None
+
+
+def controls_finished(path: Path, wanted: Sequence[str]) -> bool:
+    """Whether each wanted control of a run was run to the end without failures, or can't be."""
+    if not wanted:
+        return True
+    done: dict[str, bool] = {}
+    for directory in map(RunDir, control_paths(path)):
+        name = directory.config()["control"]["name"]
+        done[name] = done.get(name, True) and directory.is_finished()
+    ruled = _notes(path, identity(RunDir.open(path).config())).get("not_applicable", {})
+    return all(done.get(name, name in ruled) for name in wanted)
 
 
 def _overlap(a: Task, b: Task) -> bool:

@@ -189,6 +189,16 @@ class RunDir:
             )
         return read_json(self.results_path)
 
+    def is_finished(self) -> bool:
+        """Whether every item is done and none failed."""
+        if not self.results_path.exists():
+            return False
+        try:
+            summary = self.results()["summary"]
+            return bool(summary["not_run"] == 0 and summary["failed"] == 0)
+        except (ConfigError, KeyError, TypeError):  # evaluate says what is wrong with it
+            return False
+
     def ledger(self, *, read_only: bool = False) -> Ledger:
         return Ledger.open(self.ledger_path, read_only=read_only)
 

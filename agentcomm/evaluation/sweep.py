@@ -6,6 +6,7 @@ A TOML file names the axes (``examples/sweep.toml`` shows all of it)::
     tasks  = ["gsm8k", "mmlu"]
     models = ["local/smollm2"]
     seeds  = [0, 1, 2]                  # default: [0]
+    controls = "all"                    # or ["single", "vote"]; default: none
 
     [run]                               # options of every cell
     temperature = 0.7
@@ -14,6 +15,9 @@ An entry may be a table with options of its own. Every cell is a run directory, 
 place in the grid and a hash of all that its results depend on: finished cells are not run again,
 failed items are tried again, and a cell whose settings changed is a new one. Everything is read
 and loaded before the first call, so that a mistake in the file costs nothing.
+
+``controls`` run beside each cell, as ``agentcomm eval --controls`` runs them, and have a table of
+their own: each against its team, over all seeds.
 
 The table has one row for a task, model and graph, over all seeds. Differences are paired by item
 and seed within the same task and model, the seeds of an item are one cluster, and p-values are
@@ -35,6 +39,15 @@ import numpy as np
 
 from agentcomm.calls import Retry
 from agentcomm.errors import AgentCommError, ConfigError, LedgerError
+from agentcomm.evaluation.control_runs import (
+    Controlled,
+    OnRun,
+    controls_finished,
+    run_controls,
+    validate_task,
+)
+from agentcomm.evaluation.controls import Control
+from agentcomm.evaluation.controls import words as control_words
 from agentcomm.evaluation.held import held
 from agentcomm.evaluation.run import Progress, Run, evaluate, run_config
 from agentcomm.evaluation.rundir import RunDir
@@ -103,6 +116,9 @@ class Cell:
     string: str | None
     options: RunOptions = field(repr=False)
     samples: int = 1
+    controls: tuple[str, ...] = ()
+    validate: Task | None = field(default=None, repr=False)
+    """Items on which controls may be chosen."""
 
     @property
     def title(self) -> str:
@@ -110,7 +126,7 @@ class Cell:
 
     @cached_property
     def calls(self) -> int:
-        """Model calls it takes if nothing fails (channels' own not counted)."""
+        """Model calls it takes if nothing fails (channels' own and controls' not counted)."""
         turns = Schedule.of(self.entry.graph, self.entry.topology).turns
         models = sum(self.entry.graph.by_name[name].act is None for name, _ in turns)
         return models * len(self.work.items) * self.samples
@@ -138,15 +154,23 @@ class Sweep:
 
 @dataclass(frozen=True)
 class CellResult:
-    """What came of a cell; ``error`` is why it could not be run (to the end)."""
+    """What came of a cell and its controls; ``error`` is why it could not be run (to the end)."""
 
     cell: Cell
     run: Run | None
     error: str | None
+    controls: Controlled | None = None
 
     @property
     def ok(self) -> bool:
-        return self.error is None and self.run is not None and not self.run.failed
+        """Whether everything was run and nothing failed, its controls included."""
+        return self.error is None and self.run is not None and not any(r.failed for r in self.runs)
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """Its own run, and those of its controls."""
+        own = () if self.run is None else (self.run,)
+        return own if self.controls is None else (*own, *(r for _, r in self.controls.runs))
 
     def to_dict(self) -> dict[str, Any]:
         cell = self.cell
@@ -159,7 +183,17 @@ class CellResult:
             "ok": self.ok,
             "error": self.error,
             "summary": self.run.summary() if self.run is not None else None,
+            **({"controls": _controls_dict(self.controls)} if self.controls is not None else {}),
         }
+
+
+def _controls_dict(made: Controlled) -> dict[str, Any]:
+    return {
+        "runs": [{**run.summary(), "control": one.name, "note": one.note} for one, run in made.runs],
+        "not_applicable": made.not_applicable,
+        "single_chosen": made.chosen,
+        "fixed_chosen": made.fixed,
+    }
 
 
 @dataclass(frozen=True)
@@ -169,6 +203,8 @@ class Row:
     ``difference`` is score minus the reference graph's on the same items and seeds; ``None`` in the
     reference's own row. ``p_value`` is of a sign-flip test over items, ``p_holm`` Holm's over the sweep.
     Tokens and calls are means for an item; ``tokens_saved`` is a share of the reference's tokens.
+    A row of a ``control`` is compared with its graph instead: ``difference`` is the control's score minus
+    the graph's, ``p_holm`` is over all controls.
     """
 
     task: str
@@ -188,6 +224,7 @@ class Row:
     p_holm: float | None = None
     left_out: int = 0
     tokens_saved: float | None = None
+    control: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -200,11 +237,13 @@ async def run_sweep(
     sweep: Sweep,
     *,
     on_cell: Callable[[int, Cell], Callable[[Progress], None] | None] | None = None,
+    on_control: Callable[[int, Cell, str], Callable[[Progress], None] | None] | None = None,
 ) -> tuple[CellResult, ...]:
     """Run every cell, one after another (a cell fills the endpoint by itself).
 
     A cell that can't be run (a server that is down, say) doesn't stop the others. ``on_cell`` hears
-    of the next cell; what it returns hears of its progress.
+    of the next cell; what it returns hears of its progress. ``on_control`` hears of the runs of its
+    controls, by their titles, likewise.
 
     Raises
     ------
@@ -218,6 +257,7 @@ async def run_sweep(
         for number, cell in enumerate(sweep.cells):
             listener = on_cell(number, cell) if on_cell else None
             run: Run | None = None
+            controlled: Controlled | None = None
             problem = down.get(cell.model)
             try:
                 if problem is None and loaded != cell.model and not is_finished(cell):
@@ -242,24 +282,36 @@ async def run_sweep(
                         options=cell.options,
                     )
                     problem = run.stopped
+                    if cell.controls and problem is None:
+                        heard = partial(on_control, number, cell) if on_control else None
+                        controlled = await _control(cell, run, heard)
+                        problem = next((r.stopped for _, r in controlled.runs if r.stopped), None)
             except LedgerError:
                 raise
             except AgentCommError as error:
                 problem = str(error)
-            results.append(CellResult(cell, run, problem))
+            results.append(CellResult(cell, run, problem, controlled))
     return tuple(results)
 
 
+async def _control(cell: Cell, run: Run, on_run: OnRun | None) -> Controlled:
+    return await run_controls(
+        run,
+        cell.entry.graph,
+        cell.work,
+        cell.string,
+        cell.controls,
+        topology=cell.entry.topology,
+        validate=cell.validate,
+        samples=cell.samples,
+        options=cell.options,
+        on_run=on_run,
+    )
+
+
 def is_finished(cell: Cell) -> bool:
-    """Whether every item of the cell is done and none failed."""
-    directory = RunDir(cell.path)
-    if not directory.results_path.exists():
-        return False
-    try:
-        summary = directory.results()["summary"]
-        return bool(summary["not_run"] == 0 and summary["failed"] == 0)
-    except (ConfigError, KeyError, TypeError):  # evaluate says what is wrong with it
-        return False
+    """Whether every item of the cell and of its controls is done and none failed."""
+    return RunDir(cell.path).is_finished() and controls_finished(cell.path, cell.controls)
 
 
 # ------------------------------------------------------------------------------------ the table
@@ -297,6 +349,38 @@ def table(
             rows.append(row)
     adjusted = iter(holm([r.p_value for r in rows if r.p_value is not None]))
     return tuple(r if r.p_value is None else replace(r, p_holm=next(adjusted)) for r in rows)
+
+
+def control_table(
+    results: Sequence[CellResult], *, margin: float = 0.02, level: float = 0.95, seed: int = 0
+) -> tuple[Row, ...]:
+    """A row for each control of each graph, compared with that graph; parameters as for :func:`table`.
+
+    A single agent or a fixed topology that was chosen on ``validate`` is one row, whichever it was
+    with each seed.
+    """
+    groups: dict[tuple[str, str, str], list[CellResult]] = {}
+    for result in results:
+        cell = result.cell
+        groups.setdefault((cell.task, cell.model, cell.graph), []).append(result)
+    rng = np.random.default_rng(seed)
+    rows: list[Row] = []
+    for cells in groups.values():
+        team = _Side(cells)
+        by_title: dict[str, list[CellResult]] = {}
+        for c in cells:
+            for one, run in c.controls.runs if c.controls is not None else ():
+                by_title.setdefault(_title(one, run), []).append(replace(c, run=run, controls=None))
+        for title, runs in by_title.items():
+            side = _Side(runs)
+            row = replace(side.row(level), control=title)
+            rows.append(_against(row, side, team, margin, level, rng))
+    adjusted = iter(holm([r.p_value for r in rows if r.p_value is not None]))
+    return tuple(r if r.p_value is None else replace(r, p_holm=next(adjusted)) for r in rows)
+
+
+def _title(one: Control, run: Run) -> str:
+    return one.name if run.config["control"].get("chosen_on") else one.label
 
 
 Key = tuple[int, str, int]
@@ -386,7 +470,8 @@ def _read(file: Path, out: Path) -> Sweep:
         raise ConfigError(f"can't read {file}: {error.strerror}") from error
     except ValueError as error:  # not UTF-8, or not TOML
         raise ConfigError(f"{file} is not TOML: {error}") from error
-    _known(data, {*AXES, "seeds", "run"}, str(file))
+    _known(data, {*AXES, "seeds", "run", "controls"}, str(file))
+    controls = _controls(data, file)
     common = _table(data.get("run", {}), _RUN_KEYS, f"{file}: [run]")
     samples = common.pop("samples", 1)
     if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
@@ -397,28 +482,30 @@ def _read(file: Path, out: Path) -> Sweep:
     models = _models(data, common, file, graphs)
     for axis, names in (
         ("graphs", [g.name for g in graphs]),
-        ("tasks", [name for name, _ in tasks]),
+        ("tasks", [name for name, *_ in tasks]),
         ("models", [m.name for m in models]),
     ):
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ConfigError(
                 f"{file}: two of the {axis} are called {twice[0]!r}; give one a name = of its own"
             )
-    cells = tuple(_cells(out, graphs, tasks, models, seeds, samples))
+    cells = tuple(
+        replace(cell, controls=controls) for cell in _cells(out, graphs, tasks, models, seeds, samples)
+    )
     return Sweep(file, tuple(g.name for g in graphs), cells)
 
 
 def _cells(
     out: Path,
     graphs: Sequence[GraphEntry],
-    tasks: Sequence[tuple[str, Task]],
+    tasks: Sequence[tuple[str, Task, Task | None]],
     models: Sequence[ModelEntry],
     seeds: Sequence[int],
     samples: int,
 ) -> Iterator[Cell]:
     # A model is loaded once: its cells lie together. Within it, a seed is whole before the next.
     for m in models:
-        for task, work in tasks:
+        for task, work, validate in tasks:
             for seed in seeds:
                 for g in graphs:
                     options = replace(m.options, seed=seed)
@@ -428,7 +515,9 @@ def _cells(
                     # With the names: slugs of two may be alike. Where the server is doesn't count.
                     digest = content_id(config, task, m.name)[:8]
                     path = out / _slug(f"{task}.{m.name}.seed{seed}.{g.name}", digest)
-                    yield Cell(task, m.name, seed, g.name, path, work, g, m.model, options, samples)
+                    yield Cell(
+                        task, m.name, seed, g.name, path, work, g, m.model, options, samples, (), validate
+                    )
 
 
 def _slug(name: str, digest: str) -> str:
@@ -475,6 +564,17 @@ def _seeds(data: Mapping[str, Any], file: Path) -> list[int]:
     return list(seeds)
 
 
+def _controls(data: Mapping[str, Any], file: Path) -> tuple[str, ...]:
+    if "controls" not in data:
+        return ()
+    given = data["controls"]
+    listed = [given] if isinstance(given, str) else given
+    if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
+        raise ConfigError(f'{file}: controls = {given!r}: write "all" or a list such as ["single", "vote"]')
+    made: tuple[str, ...] = _said(f"{file}: controls", lambda: control_words(",".join(listed)))
+    return made
+
+
 def _graph(entry: Mapping[str, Any], file: Path, where: str) -> GraphEntry:
     name = _beside(entry["graph"], file)
     options = _table(entry.get("options", {}), None, f"{where}: options")
@@ -486,7 +586,7 @@ def _graph(entry: Mapping[str, Any], file: Path, where: str) -> GraphEntry:
     return GraphEntry(entry.get("name") or Path(entry["graph"]).stem, graph, topology)
 
 
-def _task(entry: Mapping[str, Any], file: Path, where: str) -> tuple[str, Task]:
+def _task(entry: Mapping[str, Any], file: Path, where: str) -> tuple[str, Task, Task | None]:
     options = dict(_table(entry.get("options", {}), None, f"{where}: options"))
     for key in ("data", "split", "limit"):
         if key in entry:
@@ -496,8 +596,9 @@ def _task(entry: Mapping[str, Any], file: Path, where: str) -> tuple[str, Task]:
         raise ConfigError(f"{where}: limit = {limit!r}: it must be a whole number of at least 1")
     if isinstance(options.get("data"), str):
         options["data"] = _beside(options["data"], file)
-    work = _said(where, lambda: load_task(_beside(entry["task"], file), options))
-    return entry.get("name") or work.name, work
+    source = _beside(entry["task"], file)
+    work = _said(where, lambda: load_task(source, options))
+    return entry.get("name") or work.name, work, validate_task(source, options)
 
 
 def _models(

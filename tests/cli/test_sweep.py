@@ -126,3 +126,24 @@ def test_ctrl_c_says_how_to_continue_and_continuing_pays_for_nothing_again(
     # Calls cut off by Ctrl-C were sent; everything answered was asked for once.
     summaries = [c["summary"] for c in again.json["cells"]]
     assert [s["calls"] - s["failed_calls"] for s in summaries] == [4, 20, 4, 20]
+
+
+def test_controls_in_the_file_have_a_table_of_their_own_and_the_reasons_of_those_that_cannot_be(
+    grid: Path, tmp_path: Path
+) -> None:
+    write(tmp_path, "grid.toml", 'controls = ["edgeless", "vote", "complete"]\n' + GRID)
+    plan = agentcomm("sweep", grid, "--dry-run")
+    assert "not counted are the controls of each cell: vote, edgeless, complete" in plan.out
+    done = agentcomm("sweep", grid)
+    assert (done.code, [line for line in done.err.splitlines() if line.startswith("failed")]) == (0, [])
+    assert "[2/4] team on sums, mock/echo, seed 0: edgeless: " in done.err
+    rows = [line.split()[:2] for line in done.out.splitlines()]
+    assert ["team", "edgeless"] in rows
+    assert "against its graph" in done.out and "against single" in done.out
+    assert "team on sums: no complete: the team itself is complete" in done.out
+    assert done.out.count("team on sums: no vote:") == 1  # for all seeds
+    made = agentcomm("sweep", grid, "--json").json
+    assert [(r["graph"], r["control"]) for r in made["controls"]] == [("team", "edgeless")]
+    assert [r["control"] for r in made["cells"][1]["controls"]["runs"]] == ["edgeless"]
+    write(tmp_path, "grid.toml", GRID)
+    assert "controls" not in agentcomm("sweep", grid, "--json").json

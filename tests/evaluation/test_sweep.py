@@ -12,7 +12,7 @@ import pytest
 
 from agentcomm.errors import ConfigError, UserError
 from agentcomm.evaluation.stats import holm, mcnemar, sign_flip
-from agentcomm.evaluation.sweep import CellResult, Sweep, is_finished, run_sweep, table
+from agentcomm.evaluation.sweep import CellResult, Sweep, control_table, is_finished, run_sweep, table
 from tests.command import CALLS_PER_ITEM, SUMS, TEAM, write
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "sweep.toml"
@@ -120,6 +120,10 @@ def test_files_are_found_beside_the_sweeps_file_from_anywhere(folder: Path, monk
         ('executor = "plain"', "item_limit = {calls = -1}", "above 0"),
         ('executor = "plain"', "item_limit = 3", "write a table"),
         ("[run]", "[run", "is not TOML"),
+        ("seeds = [0, 1]", 'controls = "singel"', "controls: unknown control 'singel'"),
+        ("seeds = [0, 1]", "controls = []", "controls: no controls named"),
+        ("seeds = [0, 1]", "controls = [3]", "controls = [3]"),
+        ("seeds = [0, 1]", "controls = true", "controls = True"),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_the_file_and_nothing_is_made(
@@ -296,3 +300,96 @@ def test_seeds_of_an_item_do_not_make_it_surer() -> None:
     a, b = [1, 1, 1, 0], [0, 0, 0, 0]
     once = sign_flip(a, b, rng=rng)
     assert sign_flip(a * 5, b * 5, clusters=list("abcd") * 5, rng=rng) == once == 0.25
+
+
+# -- controls ----------------------------------------------------------------------------------
+
+CONTROLLED = PLAIN.replace("[run]", 'controls = ["edgeless", "random", "complete", "vote"]\n[run]')
+
+
+@pytest.mark.anyio
+async def test_controls_run_beside_each_cell_and_are_compared_with_its_graph(folder: Path) -> None:
+    heard: list[str] = []
+    grid = load(folder, CONTROLLED)
+    assert grid.cells[0].controls == ("vote", "edgeless", "random", "complete")
+    results = await run_sweep(grid, on_control=lambda number, cell, title: heard.append(f"{number} {title}"))
+    assert all(result.ok for result in results)
+    by_graph = {(r.cell.graph, r.cell.seed): r.controls for r in results}
+    alone, team = by_graph["single", 1], by_graph["team", 1]
+    assert alone is not None and team is not None
+    assert alone.runs == () and set(alone.not_applicable) == {"vote", "edgeless", "random", "complete"}
+    assert [one.label for one, _ in team.runs] == ["edgeless", "random-1", "random-2", "random-3"]
+    assert "is complete" in team.not_applicable["complete"]
+    for one, run in team.runs:
+        beside = next(r.cell.path for r in results if r.cell.graph == "team" and r.cell.seed == 1)
+        assert run.path == beside.with_name(f"{beside.name}-{one.label}")
+        assert run.config["options"]["seed"] == 1
+    assert [line.split(":")[0] for line in heard] == [
+        f"{n} {label}" for n in (1, 3) for label in ("edgeless", "random-1", "random-2", "random-3")
+    ]
+
+    rows = control_table(results)
+    assert [(r.graph, r.control, r.items) for r in rows] == [
+        ("team", label, 4) for label in ("edgeless", "random-1", "random-2", "random-3")
+    ]
+    edgeless = rows[0]
+    assert set(edgeless.by_seed) == {0, 1}
+    # The judge's reply depends on nothing: the same score, for fewer calls.
+    assert edgeless.difference is not None and edgeless.difference.mean == 0.0
+    assert edgeless.calls == 3 and edgeless.tokens_saved is not None and edgeless.tokens_saved > 0
+    assert all(row.p_holm is not None for row in rows)
+    # The table of the grid is what it is without them.
+    assert [(r.graph, r.control) for r in table(results)] == [("single", None), ("team", None)]
+
+
+def ledgers(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in folder.rglob("ledger.sqlite")}
+
+
+@pytest.mark.anyio
+async def test_a_sweep_repeated_with_controls_pays_only_for_those(folder: Path) -> None:
+    first = await run_sweep(load(folder))
+    paths = [r.cell.path for r in first]
+    assert all(is_finished(c) for c in load(folder).cells)
+    assert not any(is_finished(c) for c in load(folder, CONTROLLED).cells)
+    second = await run_sweep(load(folder, CONTROLLED))
+    assert [r.cell.path for r in second] == paths
+    before = ledgers(folder)
+    third = await run_sweep(load(folder, CONTROLLED))
+    assert all(is_finished(c) for c in load(folder, CONTROLLED).cells)
+    assert ledgers(folder) == before
+    assert [[r.usage.calls for r in result.runs] for result in third] == [
+        [r.usage.calls for r in result.runs] for result in second
+    ]
+
+
+@pytest.mark.anyio
+async def test_single_agents_and_fixed_topologies_are_chosen_on_validate_with_each_seed(
+    folder: Path,
+) -> None:
+    text = """
+    graphs = [{graph = "records_team", options = {specialists = 3, topology = "edgeless"}}]
+    tasks = [{task = "records", limit = 2, options = {specialists = 3, facts = 2, relevant = 1}}]
+    models = ["mock/echo"]
+    seeds = [0, 1]
+    controls = ["single", "fixed"]
+    [run]
+    executor = "plain"
+    """
+    results = await run_sweep(load(folder, text))
+    assert all(result.ok for result in results)
+    rows = control_table(results)
+    assert [(r.control, sorted(r.by_seed)) for r in rows] == [("single", [0, 1]), ("fixed", [0, 1])]
+    made = results[0].controls
+    assert made is not None and made.chosen is not None and "2 items of validate" in made.chosen
+    assert results[0].to_dict()["controls"]["single_chosen"] == made.chosen
+
+
+@pytest.mark.anyio
+async def test_a_control_that_fails_is_no_ok_cell_but_the_sweep_goes_on(folder: Path) -> None:
+    script = {"by_role": {"Judge.": {"error": "refused", "message": "no"}}, "default": "I say 0"}
+    (folder / "replies.json").write_text(json.dumps(script))
+    text = CONTROLLED.replace('"edgeless", "random", "complete", "vote"', '"edgeless"')
+    results = await run_sweep(load(folder, text.replace('["single", "team.py"]', '["team.py", "single"]')))
+    assert [r.ok for r in results] == [False, True] * 2
+    assert [len(r.runs) for r in results] == [2, 1] * 2
