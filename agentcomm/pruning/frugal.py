@@ -1,0 +1,483 @@
+"""Frugal: a learner for when a rollout costs seconds and money.
+
+1. *Kinds of question* are found in the embeddings alone (:mod:`agentcomm.pruning.clusters`); where
+   there are none, all questions are one kind.
+2. For each kind a *value model* over teams (:mod:`agentcomm.pruning.team_value`) learns from every
+   rollout there is, those of other methods included, and says how sure it is.
+3. *What to try next* is drawn by Thompson sampling (Thompson 1933; batched): of many candidates,
+   random teams and neighbours of the best so far, each draw from the posterior names the one that
+   would be best if it were true. Promising and unknown teams get rollouts, others none.
+4. At the end the team with the best lower bound on its *gain over the complete team* is taken,
+   then cut: whatever can go without lowering that bound goes, since its tokens are certain and its
+   use isn't. A kind of question for which no team has a positive bound keeps the complete team, so
+   a budget that shows nothing changes nothing.
+
+Tokens are nearly linear in who is kept and who reads whom; they are learned by regression, and
+only scores have to be found out by trying.
+
+What is tried next depends on what was seen, never on the budget: a larger budget goes on where a
+smaller one ended, and with recorded rollouts it pays for the difference alone.
+
+Ours; no paper. Relatives: Thompson sampling over combinatorial arms, Bayesian optimisation of
+graphs (Oh et al. 2019).
+
+Deliberately absent: torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+from scipy.special import ndtr
+
+from agentcomm.errors import ConfigError, TaskError
+from agentcomm.evaluation.splits import hash_of
+from agentcomm.pruning.batches import Log, Spending, check_items, metered, rollout_seed, stream, trace
+from agentcomm.pruning.clusters import Clusters, find_clusters
+from agentcomm.pruning.embeddings import Embedder, HashEmbedder
+from agentcomm.pruning.environment import Budget, Environment, Metered, Outcome, Trial, run_trials
+from agentcomm.pruning.policy import Arrays, Card, Policy, check_embedder
+from agentcomm.pruning.pool import FloatArray, Pool
+from agentcomm.pruning.realise import EdgeProbabilities
+from agentcomm.pruning.records import Record
+from agentcomm.pruning.team_value import Joint, Observations, TeamValue
+from agentcomm.pruning.teams import Space, Team, Teams, smaller
+from agentcomm.task import Item
+
+KINDS, TEAMS, ITEMS = 1, 2, 3
+"""Numbers of the generators among those of a seed."""
+
+
+@dataclass(frozen=True)
+class Frugal:
+    """Few rollouts: a value model over teams chooses what to try next.
+
+    Parameters
+    ----------
+    seed:
+        Of everything that is drawn.
+    embedder:
+        Of questions; ``None``: the built-in hashed words.
+    rollouts:
+        How many at most; a smaller budget ends it earlier.
+    first:
+        Random teams tried on each kind of question before anything is believed.
+    growth:
+        Each further batch is this share of what was seen before.
+    candidates:
+        Teams among which each batch is chosen, for each kind of question.
+    reference:
+        Rollouts of the complete team on each kind of question.
+    caution:
+        Standard deviations that a team's gain over the complete team has to lie above what is claimed
+        for it.
+    most_kinds, separation:
+        Of :func:`~agentcomm.pruning.clusters.find_clusters`.
+    records:
+        Rollouts made before, by any method, on ``learn`` items of the same team.
+    """
+
+    name: ClassVar[str] = "frugal"
+    paper: ClassVar[str] = "none: this package's own"
+
+    seed: int = 0
+    embedder: Embedder | None = None
+    rollouts: int = 3000
+    first: int = 40
+    growth: float = 0.1
+    candidates: int = 400
+    reference: int = 6
+    caution: float = 0.5
+    most_kinds: int = 12
+    separation: float = 0.15
+    records: Iterable[Record] = ()
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("rollouts", 1),
+            ("first", 1),
+            ("candidates", 2),
+            ("reference", 0),
+            ("most_kinds", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}={getattr(self, name)}; it must be at least {least}")
+        if not self.growth > 0 or not self.caution >= 0:
+            raise ConfigError(
+                f"growth={self.growth}, caution={self.caution}; growth must be above 0, caution not below"
+            )
+
+    async def fit(self, items: Sequence[Item], environment: Environment, budget: Budget) -> FrugalPolicy:
+        """Learn on ``items`` within ``budget``.
+
+        Raises
+        ------
+        TaskError
+            If there are no items, one isn't a ``learn`` item, or every rollout failed.
+        LimitExceeded
+            If a budget of tokens or cost is spent, or there is none; what was recorded can be used
+            again.
+        """
+        items = check_items(items)
+        meter = metered(environment, budget)
+        study = _Study(self, items, meter)
+        study.recall(self.records)
+        spending = Spending.start(meter)
+        log = Log()
+        left = self.rollouts if meter.rollouts_left is None else min(self.rollouts, meter.rollouts_left)
+        done = 0
+        while left > 0:
+            trials = study.next(done)[:left]
+            outcomes = await run_trials(meter, [t.trial for t in trials])
+            left -= len(trials)
+            done += 1
+            study.note(trials, outcomes)
+            log.add(done, outcomes, 0.0, 0.0)
+        if not len(study.seen):
+            log.finish()
+            raise TaskError("nothing to learn from: no rollouts and no records; give a budget or records")
+        return study.policy(spending.since(), trace(log.batches))
+
+
+class Planned(NamedTuple):
+    """A trial, with what it is to the study."""
+
+    trial: Trial
+    kind: int
+    item: int
+    team: Team
+
+
+class Choice(NamedTuple):
+    """What a kind of question gets: the team, its gain over the complete one, and how sure that is."""
+
+    team: Team
+    gain: float
+    sd: float
+    keep: FloatArray
+    spatial: FloatArray
+    temporal: FloatArray
+
+
+class _Study:
+    """What has been seen, and what follows from it."""
+
+    def __init__(self, learner: Frugal, items: tuple[Item, ...], environment: Metered) -> None:
+        self.learner = learner
+        self.items = items
+        self.pool: Pool = environment.pool
+        self.space = Space(self.pool)
+        self.embedder: Embedder = learner.embedder or HashEmbedder()
+        vectors = self.embedder.embed([i.question for i in items])
+        self.clusters = find_clusters(
+            vectors, stream(learner.seed, KINDS), most=learner.most_kinds, separation=learner.separation
+        )
+        kinds = self.clusters.of(vectors)
+        self.members = [np.flatnonzero(kinds == c) for c in range(len(self.clusters.centres))]
+        self.value = TeamValue(self.space)
+        self.seen = Observations.none()
+        self.costs: list[float] = []
+        self.hashes = {hash_of(i): n for n, i in enumerate(items)}
+        self.learned_from = set(self.hashes)
+        self.used: dict[tuple[int, bytes], dict[int, int]] = {}
+        self.price: FloatArray | None = None
+        self.rng = stream(learner.seed, TEAMS)
+        self.item_rng = stream(learner.seed, ITEMS)
+        self.visits = np.zeros(len(items), dtype=np.int64)
+
+    # -- what was seen -----------------------------------------------------------------------
+
+    def recall(self, records: Iterable[Record]) -> None:
+        """Take in rollouts made before."""
+        for record in records:
+            if record.split != "learn":
+                raise TaskError(
+                    f"the record of item {record.item!r} says split {record.split!r}; learn from split 'learn' only"
+                )
+            arrays = record.topology(self.pool) and record.arrays
+            if arrays.keep.ndim == 2:
+                if not all((a == a[0]).all() for a in arrays):
+                    continue  # another team in each round: not among those that are searched
+                arrays = type(arrays)(*(a[0] for a in arrays))
+            kind = int(self.clusters.of(self.embedder.embed([record.query]))[0])
+            number = self.hashes.setdefault(record.item_hash, len(self.hashes))
+            self.learned_from.add(record.item_hash)
+            self._see(kind, number, Team(*arrays), record.outcome())
+
+    def note(self, trials: Sequence[Planned], outcomes: Sequence[Outcome]) -> None:
+        """Take in what came of trials; failed ones tell nothing."""
+        for planned, outcome in zip(trials, outcomes, strict=True):
+            self._see(planned.kind, planned.item, planned.team, outcome)
+
+    def _see(self, kind: int, item: int, team: Team, outcome: Outcome) -> None:
+        if outcome.utility is None or outcome.correct is None:
+            return
+        self.seen.add(kind, item, team, outcome.correct)
+        self.costs.append(outcome.correct - outcome.utility)
+
+    # -- what is tried next ------------------------------------------------------------------
+
+    def next(self, iteration: int) -> list[Planned]:
+        """The next batch: of each kind of question its share."""
+        learner = self.learner
+        if iteration == 0 or not len(self.seen):
+            whole = [self.space.complete] * learner.reference
+            drawn = [self.space.random(learner.first, self.rng) for _ in self.members]
+            plans = [_mixed(whole, [teams.one(i) for i in range(teams.size)]) for teams in drawn]
+        else:
+            self._learn()
+            total = max(len(self.members) * 3, int(learner.growth * len(self.seen)))
+            counts = _shares(total, [len(m) for m in self.members])
+            plans = [self._promising(c, count) for c, count in enumerate(counts)]
+        # Kinds in turn, so that a batch that is cut short has something of each.
+        found: list[Planned] = []
+        for place in range(max(map(len, plans))):
+            for c, plan in enumerate(plans):
+                if place < len(plan):
+                    found.append(self._planned(c, plan[place], iteration, len(found)))
+        return found
+
+    def _planned(self, kind: int, team: Team, iteration: int, position: int) -> Planned:
+        """On the item of the kind that this team has met least, and among those the least used one."""
+        met = self.used.setdefault((kind, Teams.of([team]).keys[0]), {})
+        choices = self.members[kind]
+        load = np.array([met.get(i, 0) for i in choices.tolist()]) * 1e6 + self.visits[choices]
+        least = choices[load == load.min()]
+        item = int(self.item_rng.choice(least))
+        met[item] = met.get(item, 0) + 1
+        self.visits[item] += 1
+        seed = rollout_seed(self.learner.seed, iteration, position)
+        return Planned(Trial(self.items[item], self.space.topology(team), seed), kind, item, team)
+
+    def _learn(self) -> None:
+        self.value.fit(self.seen)
+        x = self.space.cost_features(Teams.of(self.seen.teams))[self.seen.team]
+        ridge = 1e-3 * np.eye(x.shape[1])
+        self.price = np.linalg.solve(x.T @ x + ridge, x.T @ np.array(self.costs))
+
+    def _cost(self, teams: Teams) -> FloatArray:
+        """[teams]: what their tokens cost, in points of score."""
+        assert self.price is not None
+        found: FloatArray = self.space.cost_features(teams) @ self.price
+        return found
+
+    def _tried(self, kind: int) -> Teams:
+        """Teams tried on a kind of question, the best first; all teams where kinds are one."""
+        together = self.value.hyper.shared > 0.0
+        numbers = {t for t, k in zip(self.seen.team, self.seen.kind, strict=True) if together or k == kind}
+        if not numbers:
+            return Teams.of([self.space.complete])
+        teams = Teams.of([self.seen.teams[t] for t in sorted(numbers)])
+        worth = self.value.mean(teams, kind) - self._cost(teams)
+        return teams.take(np.argsort(-worth, kind="stable"))
+
+    def _promising(self, kind: int, count: int) -> list[Team]:
+        """Of many candidates those that draws from the posterior name."""
+        rng, most = self.rng, self.learner.candidates
+        best = self._tried(kind)
+        best = best.take(np.arange(min(40, best.size)))
+        starts = np.minimum(rng.exponential(10.0, size=most).astype(np.int64), best.size - 1)
+        near = self.space.neighbours(best.take(starts), 1 + rng.geometric(0.5, size=most), rng)
+        teams = best.and_(self.space.random(most // 6, rng)).and_(near).distinct
+        joint = self.value.joint(teams, kind)
+        distinct = min(count, 40)
+        drawn = joint.draw(rng, distinct) - self._cost(teams)
+        chosen = [teams.one(int(i)) for i in drawn.argmax(axis=1)]
+        return [chosen[i % distinct] for i in range(count)]
+
+    # -- what is decided ---------------------------------------------------------------------
+
+    def policy(self, spent: Mapping[str, float | None], story: Mapping[str, Any]) -> FrugalPolicy:
+        self._learn()
+        choices = [self.choose(c) for c in range(len(self.members))]
+        settings = {
+            f.name: getattr(self.learner, f.name)
+            for f in dataclasses.fields(self.learner)
+            if f.name not in ("seed", "embedder", "records")
+        }
+        whole = Teams.of([self.space.complete]).keys[0]
+        kept = Teams.of([c.team for c in choices]).keys.count(whole)
+        notes = (
+            f"{len(choices)} kinds of question (silhouette {self.clusters.silhouette:.2f}), "
+            f"{self.value.hyper.shared:g} in common",
+            *([f"no team is surely better than the complete one for {kept} of them"] if kept else []),
+        )
+        card = Card(
+            method=Frugal.name,
+            seed=self.learner.seed,
+            settings={**settings, "embedder": self.embedder.id},
+            learned_from=frozenset(self.learned_from),
+            spent=spent,
+            paper=Frugal.paper,
+            notes=notes,
+            trace={
+                **story,
+                "seen": len(self.seen),
+                "silhouette": round(self.clusters.silhouette, 4),
+                "hyper": dataclasses.asdict(self.value.hyper),
+                "gain": [round(c.gain, 4) for c in choices],
+                "gain_sd": [round(c.sd, 4) for c in choices],
+            },
+        )
+        stacked = [
+            np.stack(arrays)
+            for arrays in zip(*((c.keep, c.spatial, c.temporal) for c in choices), strict=True)
+        ]
+        return FrugalPolicy(self.pool, card, self.embedder, self.clusters.centres, *stacked)
+
+    def choose(self, kind: int) -> Choice:
+        """The team with the best lower bound on its gain over the complete one, cut as far as that rises."""
+        team, bound = self._best(kind, self._tried(kind), self.space.complete, 0.0)
+        while (fewer := smaller(team)) is not None:
+            after, higher = self._best(kind, self.space.executed(fewer), team, bound)
+            if after is team:
+                break
+            team, bound = after, higher
+        gain, sd = self._gains(kind, Teams.of([team]))
+        return Choice(team, float(gain[0]), float(sd[0]), *self._confidence(kind, team))
+
+    def _best(self, kind: int, teams: Teams, team: Team, bound: float) -> tuple[Team, float]:
+        """The best of ``teams``, if its bound is above that of ``team``."""
+        for start in range(0, min(teams.size, 600), 200):
+            some = teams.take(np.arange(start, min(start + 200, teams.size)))
+            gain, sd = self._gains(kind, some)
+            bounds = gain - self.learner.caution * sd
+            if bounds.max() > bound:
+                team, bound = some.one(int(bounds.argmax())), float(bounds.max())
+        return team, bound
+
+    def _gains(self, kind: int, teams: Teams) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard deviation of the utility of ``teams`` above the complete team's."""
+        every = Teams.of([self.space.complete]).and_(teams)
+        return _above(self.value.joint(every, kind), self._cost(every))
+
+    def _confidence(self, kind: int, team: Team) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """How likely it is that the team is worth more with each of its parts than without; 0 for others'.
+
+        What is in the team is above 1/2, so that the thresholds realise it; above that a threshold
+        cuts what is least sure first.
+        """
+        keep, spatial, temporal = (np.zeros(a.shape) for a in team)
+        fewer = smaller(team)
+        if fewer is not None:
+            every = Teams.of([team]).and_(fewer)
+            gain, sd = _above(self.value.joint(every, kind), self._cost(every))
+            sure = np.clip(ndtr(-gain / sd), 0.51, 0.99)
+        else:
+            sure = np.array([])
+        parts = iter(sure.tolist())
+        kept = np.flatnonzero(team.keep)
+        for i in kept.tolist():
+            keep[i] = next(parts) if len(kept) > 1 else 0.99
+        for array, edges in ((spatial, team.spatial), (temporal, team.temporal)):
+            for i, j in np.argwhere(edges).tolist():
+                array[i, j] = next(parts)
+        return keep, spatial, temporal
+
+
+def _above(joint: Joint, cost: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation of the utility above the first one's, of all others."""
+    utility = joint.mean - cost
+    variance = np.diag(joint.covariance) + joint.covariance[0, 0] - 2.0 * joint.covariance[0]
+    gain: FloatArray = (utility - utility[0])[1:]
+    sd: FloatArray = np.sqrt(np.maximum(variance, 1e-9))[1:]
+    return gain, sd
+
+
+def _mixed(some: list[Team], others: list[Team]) -> list[Team]:
+    """``others`` with ``some`` spread among the first of them."""
+    found: list[Team] = []
+    for i, team in enumerate(others):
+        if i % 3 == 0 and i // 3 < len(some):
+            found.append(some[i // 3])
+        found.append(team)
+    return found + some[(len(others) + 2) // 3 :]
+
+
+def _shares(total: int, sizes: Sequence[int]) -> list[int]:
+    """``total`` in proportion to ``sizes``, at least 1 each."""
+    return [max(1, round(total * s / sum(sizes))) for s in sizes]
+
+
+class FrugalPolicy(Policy):
+    """A team for each kind of question."""
+
+    kind = "frugal"
+
+    def __init__(
+        self,
+        pool: Pool,
+        card: Card,
+        embedder: Embedder,
+        centres: FloatArray,
+        keep: FloatArray,
+        spatial: FloatArray,
+        temporal: FloatArray,
+        *,
+        node_threshold: float = 0.5,
+        edge_threshold: float = 0.5,
+    ) -> None:
+        super().__init__(pool, card, node_threshold=node_threshold, edge_threshold=edge_threshold)
+        self.embedder = embedder
+        self.clusters = Clusters(centres, 0.0)
+        self.probabilities = tuple(
+            EdgeProbabilities.of(*arrays, pool.spatial_allowed, pool.temporal_allowed)
+            for arrays in zip(keep, spatial, temporal, strict=True)
+        )
+
+    def kind_of(self, item: Item) -> int:
+        """Which kind of question it is."""
+        if len(self.probabilities) == 1:
+            return 0
+        return int(self.clusters.of(self.embedder.embed([item.question]))[0])
+
+    def propose(self, item: Item) -> EdgeProbabilities:
+        return self.probabilities[self.kind_of(item)]
+
+    def state(self) -> tuple[dict[str, Any], Arrays]:
+        arrays = {"centres": self.clusters.centres}
+        for name in ("keep", "spatial", "temporal"):
+            arrays[name] = np.stack([getattr(p, name) for p in self.probabilities])
+        return {"embedder": self.embedder.id}, arrays
+
+    @classmethod
+    def restore(
+        cls,
+        pool: Pool,
+        card: Card,
+        thresholds: tuple[float, float],
+        data: Mapping[str, Any],
+        arrays: Arrays,
+        embedder: Embedder | None,
+    ) -> Self:
+        expected = str(data["embedder"])
+        embedder = embedder or _built_in(expected)
+        check_embedder(embedder, expected)
+        n, c = len(pool), len(arrays["centres"])
+        for name, shape in (("keep", (c, n)), ("spatial", (c, n, n)), ("temporal", (c, n, n))):
+            if arrays[name].shape != shape:
+                raise ConfigError(
+                    f"{name} of shape {arrays[name].shape} for {c} kinds of question and {n} agents"
+                )
+        return cls(
+            pool,
+            card,
+            embedder,
+            *(arrays[k] for k in ("centres", "keep", "spatial", "temporal")),
+            node_threshold=thresholds[0],
+            edge_threshold=thresholds[1],
+        )
+
+
+def _built_in(expected: str) -> Embedder:
+    """The hashed words that a policy was learned with."""
+    dimensions = expected.rpartition("-")[2]
+    if expected.startswith("hash-v1-") and dimensions.isdigit():
+        return HashEmbedder(int(dimensions))
+    raise ConfigError(
+        f"the policy needs the embedding {expected!r}; give the embedder that it was learned with"
+    )
