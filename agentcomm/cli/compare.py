@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,6 +33,9 @@ def compare(
         float, typer.Option("--margin", help="Loss of score that doesn't matter (0.02 = 2 points).")
     ] = 0.02,
     level: Annotated[float, typer.Option("--level", help="Confidence of the intervals.")] = 0.95,
+    amortise: Annotated[
+        int, typer.Option("--amortise", help="Items over which the tokens of learning are spread.")
+    ] = 1000,
     json: o.Json = False,
 ) -> None:
     """Compare RUNs on the same items: score, tokens, calls, cost, and the paired difference."""
@@ -50,7 +53,7 @@ def compare(
             raise ConfigError(
                 f"{runs[0]} has no control beside it; run agentcomm eval ... --out {runs[0]} --controls all"
             )
-    comparison = compare_runs(runs, common=common, margin=margin, level=level)
+    comparison = compare_runs(runs, common=common, margin=margin, level=level, amortise=amortise)
     if json:
         more = {"controls": report.to_dict()} if controls else {}
         typer.echo(json_module.dumps({**comparison.to_dict(), **more}, ensure_ascii=False))
@@ -67,9 +70,10 @@ def show(comparison: Comparison, console: Console) -> None:
 
     # A column in which every run would show the same says nothing.
     with_net = any(row["tokens"]["net"] != row["tokens"]["gross"] for row in comparison.rows)
+    with_learning = any(row["tokens"]["learning"] != 0 for row in comparison.rows)
     with_cost = any(row["cost"] is not None for row in comparison.rows)
     columns = ["score", f"{comparison.level:.0%}", "input", "output", "calls", "saved", "front"]
-    columns += ["net tokens"] * with_net + ["cost $"] * with_cost
+    columns += ["net"] * with_net + ["cost $"] * with_cost
     made = table("run", right=tuple(columns))
     saved = {a.run: a.tokens_saved for a in comparison.against}
     for row in comparison.rows:
@@ -91,11 +95,34 @@ def show(comparison: Comparison, console: Console) -> None:
     console.print(
         f"{comparison.items} items, paired against {comparison.reference}. saved: share of the reference's input and "
         "output tokens. front: whether no other run scores as high for fewer tokens, and how sure that is."
-        + (" net tokens: all the run paid, channels and learning included." if with_net else ""),
+        + (" net: all the tokens that the run paid, channels included" if with_net else "")
+        + (f", and learning spread over {comparison.amortise:,} items" if with_net and with_learning else "")
+        + ("." if with_net else ""),
         markup=False,
     )
     for against in comparison.against:
         console.print(sentence(against, comparison.reference), markup=False)
+    for row in comparison.rows:
+        if (line := paid_back(row, {a.run: a for a in comparison.against}, comparison.reference)) is not None:
+            console.print(line, markup=False)
+
+
+def paid_back(row: dict[str, Any], against: dict[str, Against], reference: str) -> str | None:
+    """What learning a run's policy took and when that is paid back; ``None`` where nothing was learned."""
+    learning = row["tokens"]["learning"]
+    if learning == 0:
+        return None
+    if learning is None:
+        return f"{row['run']}: what learning its policy took is unknown"
+    text = f"{row['run']}: learning its policy took {learning:,} tokens"
+    if row["run"] not in against:
+        return text
+    items, net = against[row["run"]].break_even, against[row["run"]].net_saved
+    if net is not None:
+        text += f" (saved net of it: {net:.0%})"
+    if items is None:
+        return f"{text}, never paid back: it uses no fewer than {reference}"
+    return f"{text}, paid back after {items:,.0f} items against {reference}"
 
 
 def sentence(against: Against, reference: str) -> str:

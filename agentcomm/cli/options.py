@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from agentcomm.graph import AgentGraph, Topology
     from agentcomm.ledger.limits import Limits
     from agentcomm.options import RunOptions
+    from agentcomm.pruning.embeddings import Embedder as EmbedderOf
+    from agentcomm.pruning.policy import Policy
     from agentcomm.task import Task
 
 GraphName = Annotated[
@@ -69,6 +71,17 @@ Channel = Annotated[
 ChannelEdges = Annotated[
     str | None,
     typer.Option("--channel-edges", metavar="FROM->TO,...", help="Only these edges; default: all."),
+]
+PolicyFolder = Annotated[
+    Path | None,
+    typer.Option("--policy", help="A folder that agentcomm prune made: it says what is alive, item by item."),
+]
+Embedder = Annotated[
+    str | None,
+    typer.Option(
+        "--embedder",
+        help="How questions are compared: hash, minilm, a folder, a hub name, or openai/NAME (OPENAI_BASE_URL).",
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the run; every turn derives its own from it.")]
 Temperature = Annotated[float, typer.Option("--temperature", help="For agents that don't set one.")]
@@ -162,6 +175,51 @@ def topology(graph: AgentGraph, cut: list[str] | None) -> Topology | None:
     from agentcomm.loading import cut_topology
 
     return cut_topology(graph, cut) if cut else None
+
+
+def policy(
+    graph: AgentGraph, folder: Path | None, embedding: str | None, cut: list[str] | None
+) -> Policy | None:
+    """The policy in ``--policy`` for a graph; ``None`` without one."""
+    if folder is None:
+        if embedding is not None:
+            raise ConfigError("--embedder goes with --policy FOLDER")
+        return None
+    if cut:
+        raise ConfigError(
+            "--cut and --policy both say what is alive; give one of them (a policy for a smaller team is "
+            "learned from that team)"
+        )
+    from agentcomm.pruning.policy import load
+
+    return load(folder, graph, embedder(embedding))
+
+
+def embedder(word: str | None) -> EmbedderOf | None:
+    """What ``--embedder`` names; ``None`` without it."""
+    if word is None:
+        return None
+    from agentcomm.pruning.embeddings import embedder as named
+
+    return named(word, note=_note)
+
+
+def positive(value: int, flag: str) -> None:
+    """Refuse a count below 1."""
+    if value < 1:
+        raise ConfigError(f"{flag} {value}: it must be at least 1")
+
+
+def other_split(task: str, loaded_with: dict[str, Any], split: str) -> Task | None:
+    """The task with another split, all of it; ``None`` if it has none."""
+    from agentcomm.errors import TaskError
+    from agentcomm.loading import load_task
+
+    loading = {k: v for k, v in loaded_with.items() if k != "limit"}
+    try:
+        return load_task(task, {**loading, "split": split})
+    except TaskError:
+        return None
 
 
 def task_options(

@@ -8,7 +8,7 @@ own calls used) and **net** (all the run paid: channels, learning, judges, retri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,9 @@ from agentcomm.ledger.usage import UsageReport
 
 Key = tuple[str, int]
 
+AMORTISE = 1_000
+"""Items over which learning is spread."""
+
 
 @dataclass(frozen=True)
 class RunSide:
@@ -55,6 +58,15 @@ class RunSide:
     @cached_property
     def failed(self) -> frozenset[Key]:
         return frozenset(k for k, e in self.episodes.items() if e.status == "failed")
+
+    @property
+    def learning(self) -> int | None:
+        """Tokens that learning the run's policy has paid; 0 without a policy, ``None`` if nobody knows."""
+        topology = self.config.get("topology")
+        if not isinstance(topology, dict) or "policy" not in topology:
+            return 0
+        known = (topology.get("spent") or {}).get("tokens")
+        return int(known) if isinstance(known, int | float) else None
 
     @cached_property
     def tokens(self) -> dict[Key, int]:
@@ -80,17 +92,25 @@ class Against:
     failures_as_wrong: PairedDifference | None
     tokens_saved: float | None
     """Share of the reference's gross tokens saved; negative where more were used."""
+    net_saved: float | None = None
+    """The same of net tokens, each run with its share of learning."""
+    break_even: float | None = None
+    """Items after which learning is paid back; ``None`` if it never is, nothing was learned or nobody knows."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs side by side on ``items`` items; ``level`` is the confidence of every interval."""
+    """Runs side by side on ``items`` items; ``level`` is the confidence of every interval.
+
+    Net tokens spread learning over ``amortise`` items.
+    """
 
     reference: str
     items: int
     level: float
     rows: tuple[dict[str, Any], ...]
     against: tuple[Against, ...]
+    amortise: int = AMORTISE
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: what ``agentcomm compare --json`` prints."""
@@ -98,6 +118,7 @@ class Comparison:
             "reference": self.reference,
             "items": self.items,
             "level": self.level,
+            "amortise": self.amortise,
             "runs": list(self.rows),
             "against": [asdict(a) for a in self.against],
         }
@@ -118,6 +139,7 @@ def compare(
     common: bool = False,
     margin: float = 0.02,
     level: float = 0.95,
+    amortise: int = AMORTISE,
     seed: int = 0,
 ) -> Comparison:
     """Compare runs; the first is the reference.
@@ -128,6 +150,8 @@ def compare(
         Compare only items that all runs have, instead of refusing runs on different ones.
     margin:
         The loss of score that doesn't matter, for the non-inferiority verdict.
+    amortise:
+        Items over which the tokens that learning took are spread.
 
     Raises
     ------
@@ -137,12 +161,14 @@ def compare(
     """
     if len(paths) < 2:
         raise ConfigError("compare needs two runs or more: agentcomm compare RUN RUN")
+    if amortise < 1:
+        raise ConfigError(f"learning can't be spread over {amortise} items; give 1 or more")
     sides = [load_side(p) for p in paths]
     names = _distinct(sides)
     keys = _shared_keys(sides, names, common)
     reference = sides[0]
     rng = np.random.default_rng(seed)
-    rows = tuple(_row(side, name, keys, level) for side, name in zip(sides, names, strict=True))
+    rows = tuple(_row(side, name, keys, level, amortise) for side, name in zip(sides, names, strict=True))
     _mark_front(rows, sides, names, keys, rng)
     pairs = [
         _against(side, name, reference, keys, margin, level, rng)
@@ -151,9 +177,16 @@ def compare(
     known = [a.p_value for a in pairs if a.p_value is not None]
     adjusted = iter(holm(known))
     against = tuple(
-        Against(**{**_shallow(a), "p_holm": next(adjusted) if a.p_value is not None else None}) for a in pairs
+        Against(
+            **{
+                **_shallow(a),
+                "p_holm": next(adjusted) if a.p_value is not None else None,
+                **_net(row, rows[0], side.learning, len(keys)),
+            }
+        )
+        for a, row, side in zip(pairs, rows[1:], sides[1:], strict=True)
     )
-    return Comparison(names[0], len({k[0] for k in keys}), level, rows, against)
+    return Comparison(names[0], len({k[0] for k in keys}), level, rows, against, amortise)
 
 
 def _shared_keys(sides: Sequence[RunSide], names: Sequence[str], common: bool) -> list[Key]:
@@ -184,7 +217,20 @@ def _shared_keys(sides: Sequence[RunSide], names: Sequence[str], common: bool) -
     return keys
 
 
-def _row(side: RunSide, name: str, keys: Sequence[Key], level: float) -> dict[str, Any]:
+def _net(
+    row: Mapping[str, Any], reference: Mapping[str, Any], learning: int | None, episodes: int
+) -> dict[str, float | None]:
+    """What is saved once learning counts, and after how many items learning is paid back."""
+    ours, theirs = row["tokens"], reference["tokens"]
+    known = ours["net"] is not None and theirs["net"]
+    saved = (theirs["gross"] - ours["gross"]) / episodes
+    return {
+        "net_saved": 1 - ours["net"] / theirs["net"] if known else None,
+        "break_even": learning / saved if learning and saved > 0 else None,
+    }
+
+
+def _row(side: RunSide, name: str, keys: Sequence[Key], level: float, amortise: int) -> dict[str, Any]:
     wanted = set(keys)
     scores = side.scores
     kept = [k for k in keys if k in scores]
@@ -193,6 +239,7 @@ def _row(side: RunSide, name: str, keys: Sequence[Key], level: float) -> dict[st
     used = UsageReport.of(rows)
     gross = UsageReport.of([r for r in rows if r.phase == "evaluate"])
     everything = side.usage
+    learning, own = side.learning, everything.input_tokens + everything.output_tokens
     return {
         "run": name,
         "path": str(side.path),
@@ -206,7 +253,8 @@ def _row(side: RunSide, name: str, keys: Sequence[Key], level: float) -> dict[st
             "input": gross.input_tokens,
             "output": gross.output_tokens,
             "gross": gross.input_tokens + gross.output_tokens,
-            "net": everything.input_tokens + everything.output_tokens,
+            "net": None if learning is None else own + round(learning * len(keys) / amortise),
+            "learning": learning,
             "cached": used.cached_tokens,
         },
         "unknown_calls": everything.unknown_calls,

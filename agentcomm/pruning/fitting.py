@@ -128,10 +128,22 @@ def learner(
     method: str | TopologyLearner,
     *,
     seed: int = 0,
-    embedder: Embedder | None = None,
+    embedder: Embedder | str | None = None,
     settings: Mapping[str, Any] | None = None,
+    usual: bool = False,
+    note: Callable[[str], None] | None = None,
 ) -> Any:
     """The learner called ``method`` with its settings; a learner as it is.
+
+    Parameters
+    ----------
+    embedder:
+        For methods that look at questions; a word is looked up
+        (:func:`agentcomm.pruning.embeddings.embedder`).
+    usual:
+        Whether such a method gets the usual embedder where none is given, instead of its own default.
+    note:
+        Hears which one that is, if it makes a difference.
 
     Raises
     ------
@@ -162,8 +174,12 @@ def learner(
         )
     if "seed" in known:
         given.setdefault("seed", seed)
-    if "embedder" in known and embedder is not None:
-        given.setdefault("embedder", embedder)
+    if "embedder" in known and "embedder" not in given and (usual or embedder is not None):
+        from agentcomm.pruning.embeddings import embedder as named
+
+        if embedder is None or isinstance(embedder, str):
+            embedder = named(embedder, note=note)
+        given["embedder"] = embedder
     try:
         return made(**given)
     except (TypeError, ValueError) as error:
@@ -195,7 +211,7 @@ async def learn(
     edges: EdgeChoice = "graph",
     decision_scope: DecisionScope = "all",
     price: float = 0.2,
-    embedder: Embedder | None = None,
+    embedder: Embedder | str | None = None,
     out: Path | str | None = None,
     records: Path | str | None = None,
     draws: int = 1,
@@ -212,7 +228,14 @@ async def learn(
             raise ConfigError(f"{name}={value}; it must be above 0")
     if rollouts is not None and rollouts < LEAST and environment is None:
         raise ConfigError(f"{rollouts} rollouts are too few to measure and to learn; give at least {LEAST}")
-    made = learner(method, seed=seed, embedder=embedder, settings=settings)
+    made = learner(
+        method,
+        seed=seed,
+        embedder=embedder,
+        settings=settings,
+        usual=environment is None,
+        note=RunOptions.of(options).note,
+    )
     name = method if isinstance(method, str) else getattr(made, "name", type(made).__name__)
     work, items, held_out = _items(task, validate, limit)
     if environment is not None:
@@ -298,7 +321,8 @@ def fit(graph: AgentGraph, task: Task | str, method: str | TopologyLearner = "ag
     price:
         What the tokens of one whole team are worth in points of score, from 0 (ignore them) on.
     embedder:
-        For methods that look at questions; each has its own default.
+        For methods that look at questions: an :class:`~agentcomm.pruning.embeddings.Embedder`, or
+        a word such as ``"minilm"``.
     out:
         The policy's folder, with ``learning`` in it; nothing is kept without.
     records:
