@@ -292,7 +292,9 @@ class _Desk:
     ) -> Reply:
         turns = self.turns
         said = [m.as_dict() for m in prompt.chat()]
-        seed = derive_seed(turns.calls.sampling.seed, turns.item.id, turns.drawn, "channel", said, attempt)
+        seed = derive_seed(
+            turns.calls.sampling.seed, turns.item.id, turns.drawn, self.edge.sender, said, attempt
+        )
         # The reader pays, so the call is made in its name; what it says of itself plays no part.
         asked = Agent(self.edge.reader, model=model, max_tokens=max_tokens, temperature=temperature)
         called = await turns.call(asked, self.turn.round, prompt, seed, edge=self.edge)

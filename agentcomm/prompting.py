@@ -35,7 +35,8 @@ class Desk(Protocol):
     ) -> Reply:
         """One model call that the edge pays for, in phase ``compress``, within the reader's limits.
 
-        Its seed derives from the run's, the item, the sample, the prompt and ``attempt``.
+        Its seed derives from the run's, the item, the sample, the sender, the prompt and ``attempt``:
+        readers of the same message get the same text.
 
         Raises
         ------
