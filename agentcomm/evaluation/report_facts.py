@@ -85,6 +85,8 @@ class EdgeFacts:
     channel_did: str = ""
     """What became of the deliveries, both kinds of edge between the two together."""
     alive: float = 1.0
+    added: bool = False
+    """Whether a policy added it: the graph as written doesn't have it."""
     worth: float | None = None
     worth_low: float | None = None
     worth_high: float | None = None
@@ -308,6 +310,8 @@ def count(source: Source) -> None:
             name = f"{made.sender}->{made.reader}"
             did.setdefault(name, EdgeAdherence(made.channel)).add(made)
         episodes = {e.sample: e for e in source.ledger.episodes(item=item)}
+        for topology in {e.topology for e in episodes.values()}:
+            alive.see(topology)  # before its messages: it may have edges that the graph lacks
         for sample in sorted({*range(source.samples), *episodes, *calls}):
             episode = episodes.get(sample)
             source.cells[(item, digest, sample)] = _cell(episode, calls[sample])
@@ -421,36 +425,46 @@ class _Alive:
         self._fixed = shared if isinstance(shared, dict) and "masks" in shared else None
         self._known: dict[str, tuple[list[int], list[int]]] = {}
         self._whole = (list(range(len(source.names))), list(range(len(source.facts.edges))))
-        self._any_cut = False
+        self._many = False
+
+    def see(self, topology: str | None) -> tuple[list[int], list[int]]:
+        """The agents and edges, by position, that are alive under an episode's topology."""
+        if topology is None:
+            if self._fixed is None:
+                return self._whole
+            return self._known.setdefault("", self._read(self._fixed))
+        if topology not in self._known:
+            if len(self._known) > 1000:
+                self._known.clear()
+                self._many = True
+            self._known[topology] = self._read(json.loads(topology))
+        return self._known[topology]
 
     def add(self, topology: str | None, sums: _Sums) -> None:
-        agents, edges = self._whole
-        if topology is not None:
-            if topology not in self._known:
-                if len(self._known) > 1000:
-                    self._known.clear()
-                self._known[topology] = self._read(json.loads(topology))
-            agents, edges = self._known[topology]
-            self._any_cut = True
-        elif self._fixed is not None:
-            agents, edges = self._known.setdefault("", self._read(self._fixed))
+        agents, edges = self.see(topology)
         sums.episodes += 1
         sums.alive_agents.update(agents)
         sums.alive_edges.update(edges)
 
     def _read(self, topology: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-        names = {n for m in topology["masks"] for n in m["agents"]}
-        keys = {tuple(e) for m in topology["masks"] for e in m["edges"]}
-        position = {id(e): i for i, e in enumerate(self._source.facts.edges)}
+        source, names = self._source, {n for m in topology["masks"] for n in m["agents"]}
+        keys = {(str(a), str(b), str(kind)) for m in topology["masks"] for a, b, kind in m["edges"]}
+        for key in sorted(keys - set(source.edge)):
+            if key[0] in source.index and key[1] in source.index:
+                edge = EdgeFacts(source.index[key[0]], source.index[key[1]], key[2], None, added=True)
+                source.edge[key] = edge
+                source.facts.edges.append(edge)
+        position = {id(e): i for i, e in enumerate(source.facts.edges)}
         return (
-            [i for n, i in self._source.index.items() if n in names],
-            [position[id(e)] for k, e in self._source.edge.items() if k in keys],
+            [i for n, i in source.index.items() if n in names],
+            [position[id(e)] for k, e in source.edge.items() if k in keys],
         )
 
     def in_words(self) -> str:
-        if self._any_cut:
+        chosen = {tuple(map(tuple, alive)) for topology, alive in self._known.items() if topology}
+        if self._many or len(chosen) > 1:
             return "chosen for each item"
-        return "cut" if self._fixed is not None else "whole graph"
+        return "cut" if chosen or self._fixed is not None else "whole graph"
 
 
 # -- comparing ----------------------------------------------------------------------------------

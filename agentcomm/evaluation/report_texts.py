@@ -102,7 +102,9 @@ def _episode(source: Source, key: Key, texts: Texts) -> dict[str, Any] | None:
         }
         if last.topology is not None:
             alive = {tuple(e) for m in json.loads(last.topology)["masks"] for e in m["edges"]}
-            episode["cut"] = [i for i, k in enumerate(source.edge) if k not in alive]
+            episode["cut"] = [
+                i for i, (k, edge) in enumerate(source.edge.items()) if k not in alive and not edge.added
+            ]
     return episode
 
 

@@ -1,4 +1,7 @@
-// Graph: who reads whom. An edge is as wide as the tokens its readers paid, coloured by its worth.
+// Graph: who reads whom. An edge is as wide as the tokens its readers paid, or, where the topology is
+// chosen for each item, as the share of items in which it was alive; it is coloured by its worth.
+
+const CHOSEN = "chosen for each item";
 
 /** Where each agent stands, in the unit square: waves from left to right, or a ring if edges skip waves. */
 function places(run) {
@@ -53,6 +56,7 @@ function edgeLines(run, edge) {
   if (edge.channel) lines.push(el("span", {}, "channel: ", name(edge.channel), edge.channel_tokens ? `, whose own calls took ${count(edge.channel_tokens)} tokens` : ""));
   if (edge.channel_did) lines.push(el("span", {}, name(edge.channel_did)));
   if (edge.kind === "temporal") lines.push(el("span", {}, "read in the next round"));
+  if (edge.added) lines.push(el("span", {}, "added by the policy: the graph as written doesn't have it"));
   const spread = edge.worth_low !== null && edge.worth_high !== null ? ` [${edge.worth_low.toFixed(3)}, ${edge.worth_high.toFixed(3)}]` : "";
   lines.push(el("span", {}, edge.worth === null ? "worth unknown" : `worth ${edge.worth > 0 ? "+" : ""}${edge.worth.toFixed(3)}${spread}`));
   return lines;
@@ -99,7 +103,7 @@ function drawGraph(run, width) {
     ? [width / 2 + (x - 0.5) * side, height / 2 + (y - 0.5) * side]
     : [margin + x * (width - 2 * margin), margin / 2 + y * (height - margin)]);
   const radius = many ? 7 : 13;
-  const most = Math.max(1, ...run.edges.map((e) => e.tokens));
+  const most = Math.max(1, ...run.edges.map((e) => e.tokens)), byShare = run.topology === CHOSEN;
   // Many edges are drawn thinner and fainter, or nothing could be told apart.
   const drawn = run.edges.length, widest = many ? Math.max(1.2, 7 * Math.min(1, Math.sqrt(120 / drawn))) : 15;
   const faint = many ? Math.max(0.06, Math.min(0.55, 4 / Math.sqrt(drawn))) : 0.82;
@@ -110,14 +114,14 @@ function drawGraph(run, width) {
   for (const i of order) {
     const edge = run.edges[i], cut = edge.alive === 0;
     const [x1, y1] = xy[edge.sender], [x2, y2] = xy[edge.reader];
-    const thick = cut ? 1 : Math.max(0.8, widest * edge.tokens / most);
+    const thick = cut ? 1 : Math.max(0.8, widest * (byShare ? edge.alive : edge.tokens / most));
     const head = cut || drawn > 600 ? 0 : (many ? 3.5 : 6) + thick * 0.75;
     let path, tipAt, from;
     if (edge.sender === edge.reader) {
       path = `M${x1 - 6},${y1 - radius} c-16,-30 28,-30 12,0`;
     } else {
       const length = Math.hypot(x2 - x1, y2 - y1) || 1, ux = (x2 - x1) / length, uy = (y2 - y1) / length;
-      let bend = kind === "ring" ? length * (edge.kind === "temporal" ? 0.2 : 0.08) : edge.kind === "temporal" ? Math.max(34, length * 0.2) : 0;
+      let bend = kind === "ring" ? length * (edge.kind === "temporal" ? 0.2 : 0.08) : edge.kind === "temporal" || edge.added ? Math.max(34, length * 0.2) : 0;
       if (kind === "waves" && !many) bend = clear(xy, edge, bend, length, radius + 6 + thick / 2);
       const mx = (x1 + x2) / 2 - uy * bend, my = (y1 + y2) / 2 + ux * bend;
       // The line leaves and arrives along the curve, not along the chord.
@@ -192,7 +196,7 @@ function graphLegend(run) {
   const line = (cls, label) => el("span", { class: "key" }, svg("svg", { width: 30, height: 12, "aria-hidden": "true" }, svg("line", { class: cls, x1: 1, x2: 29, y1: 6, y2: 6 })), label);
   const kinds = new Set(run.edges.map((e) => e.kind));
   return el("div", { class: "legend" },
-    run.edges.length > 0 && line("key-wide", `${brief(most)} tokens`),
+    run.edges.length > 0 && line("key-wide", run.topology === CHOSEN ? "alive on every item; thinner on fewer" : `${brief(most)} tokens`),
     kinds.has("spatial") && kinds.has("temporal") && line("key-spatial", "same round"),
     kinds.has("temporal") && line("key-temporal", "next round"),
     run.edges.some((e) => e.alive === 0) && line("key-cut", "cut"),
