@@ -49,7 +49,6 @@ from agentcomm.task import Item
 Mode = Literal["paper", "reinforce"]
 Calibration = Literal["labels", "rollout", "none"]
 
-PAPER = "Adaptive Graph Pruning, arXiv 2506.02951"
 WEIGHTS, BATCHES, CHOICE = 21, 22, 23
 """Numbers of this module's generators among those of a seed."""
 CURVE = 1_000_000
@@ -58,7 +57,7 @@ RELEASED = Thresholds(0.55, 0.5)
 DIAGONAL = (0.1, 0.3, 0.5, 0.7, 0.9)
 PAIRS = tuple(Thresholds(n, e) for n in (0.2, 0.4, 0.6, 0.8) for e in (0.25, 0.5, 0.75))
 """The 12 pairs of thresholds that ``calibration="rollout"`` runs."""
-ENOUGH = 0.5
+ENOUGH = 0.6
 """Below this share of the default plan's rollouts, paper mode is not expected to work."""
 
 
@@ -108,6 +107,7 @@ class AGP:
     """
 
     name: ClassVar[str] = "agp"
+    paper: ClassVar[str] = "Adaptive Graph Pruning, arXiv 2506.02951"
 
     seed: int = 0
     embedder: Embedder | None = None
@@ -199,7 +199,7 @@ class AGP:
             settings=self.settings(look),
             learned_from=frozenset(map(hash_of, items)),
             spent=spending.since(),
-            paper=PAPER,
+            paper=AGP.paper,
             notes=(*notes, *learned.notes),
             trace=told,
         )
@@ -441,7 +441,7 @@ def fit_records(
         learned_from=frozenset(record.item_hash for record in usable),
         spent={"rollouts": 0},
         model=usable[0].model,
-        paper=PAPER,
+        paper=AGP.paper,
         notes=(*notes_of(look), f"fitted to {len(usable)} stored labels, without a rollout", *fitted.notes),
         trace={"losses": fitted.losses},
     )

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -84,50 +84,57 @@ class Plan:
         return self.candidates + started * self.first + min(2 * self.best, started) * self.second
 
     def within(self, rollouts: int | None) -> Plan:
-        """The plan that fits ``rollouts``: verification is kept before rounds, rounds before items.
+        """The first of :meth:`smaller` that fits ``rollouts``; ``None`` is no limit.
 
         Raises
         ------
         LimitExceeded
-            If not even one candidate can be tried.
+            If not even one graph can be tried.
         """
-        n = self.items
-        plan = replace_most(self, n)
-        if rollouts is None or plan.rollouts <= rollouts:
-            return plan
-        for rounds in range(plan.rounds, 0, -1):
-            if (smaller := dataclasses.replace(plan, rounds=rounds)).rollouts <= rollouts and rounds >= 3:
-                return smaller
-        for share in np.arange(0.95, 0.0, -0.05):
-            smaller = dataclasses.replace(
-                plan,
-                rounds=min(plan.rounds, 3 if share >= 0.5 else 2 if share >= 0.25 else 1),
-                candidates=max(1, round(share * plan.candidates)),
-                first=round(share * plan.first),
-                second=round(share * plan.second),
-            )
-            if smaller.rollouts <= rollouts:
-                return smaller
-        smaller = dataclasses.replace(
-            plan, rounds=1, candidates=min(plan.candidates, 4), first=1, second=0, best=1
+        for plan in self.smaller():
+            if rollouts is None or plan.rollouts <= rollouts:
+                return plan
+        raise LimitExceeded(
+            f"{rollouts} rollouts are left in the budget, too few to try a single graph; raise it",
+            scope="learn",
+            limit="rollouts",
         )
-        while smaller.items > 1 and smaller.rollouts > rollouts:
-            smaller = replace_most(dataclasses.replace(smaller, items=smaller.items - 1), smaller.items - 1)
-        if smaller.rollouts > rollouts:
-            smaller = dataclasses.replace(smaller, candidates=1, first=0)
-        if smaller.rollouts > rollouts:
-            raise LimitExceeded(
-                f"{rollouts} rollouts are left in the budget, too few to try a single graph; raise it",
-                scope="learn",
-                limit="rollouts",
+
+    def smaller(self) -> Iterator[Plan]:
+        """This plan, and ever smaller ones, down to a single rollout.
+
+        In the order in which planted worlds bore it: fewer candidates and verifying items, down to
+        half; then one label an item, and fewer rounds; then fewer items; what is left after that finds
+        nothing good, but runs.
+        """
+
+        def but(plan: Plan, **changes: int) -> Plan:
+            smaller = dataclasses.replace(plan, **changes)
+            first = min(smaller.first, smaller.items - 1)  # verified on other items than its own
+            return dataclasses.replace(
+                smaller, first=first, second=min(smaller.second, smaller.items - 1 - first)
             )
-        return smaller
 
+        def scaled(plan: Plan, share: float) -> Plan:
+            sizes = {name: round(share * getattr(plan, name)) for name in ("candidates", "first", "second")}
+            return but(plan, **{**sizes, "candidates": max(1, sizes["candidates"])})
 
-def replace_most(plan: Plan, items: int) -> Plan:
-    """``plan`` with no more verifying items than there are others."""
-    first = min(plan.first, items - 1)
-    return dataclasses.replace(plan, first=first, second=min(plan.second, items - 1 - first))
+        yield but(self)
+        yield from (scaled(self, k / 20) for k in range(19, 9, -1))
+        for rounds in range(self.rounds, min(self.rounds, 3) - 1, -1):
+            plan = but(self, rounds=rounds, best=1)
+            yield plan
+        for items in range(self.items - 1, min(self.items, 20) - 1, -1):
+            plan = but(plan, items=items)
+            yield plan
+        for rounds in range(plan.rounds - 1, 0, -1):
+            plan = but(plan, rounds=rounds)
+            yield plan
+        yield from (scaled(plan, k / 20) for k in range(19, 4, -1))
+        plan = but(scaled(plan, 0.25), second=0)
+        for items in range(plan.items, 0, -1):
+            yield but(plan, items=items)
+        yield but(plan, items=1, candidates=1)
 
 
 class Label(NamedTuple):
