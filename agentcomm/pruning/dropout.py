@@ -168,10 +168,11 @@ class AgentDropout:
         present = survivors(agents.logits, self.drop)
         edges = self._climb(pool, present, meter, passes, rng, group, draw_edges(pool, self.order))
         edges.regulariser = Sparse(self.zeta, self.delta, self.reg_on)
+        edges.log, edges.seen = agents.log, agents.seen
         for t, size in enumerate(sizes[first:], start=first):
             await edges.step(t, size)
         prune_edges(edges.logits, self.prune)
-        return StaticPolicy(pool, card_of(self, [agents, edges], spending), edges.logits.probabilities())
+        return StaticPolicy(pool, card_of(self, edges, spending), edges.logits.probabilities())
 
     def _climb(
         self,

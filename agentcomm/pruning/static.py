@@ -226,6 +226,8 @@ class Climb:
         Rollout seeds follow from the seed and the iteration, which is counted from ``first``.
     regulariser:
         Gives what is subtracted from the objective, and its gradient.
+    log, seen:
+        Batches and hashes of items so far, those of an earlier climb included.
     """
 
     logits: Logits
@@ -436,7 +438,7 @@ class GPTSwarm:
         sizes = plan(self.iterations, self.batch, meter, unit=group)
         for t, size in enumerate(sizes):
             await climb.step(t, size, self.entropy * (1 - t / len(sizes)))
-        return StaticPolicy(pool, card_of(self, [climb], spending), logits.probabilities())
+        return StaticPolicy(pool, card_of(self, climb, spending), logits.probabilities())
 
 
 @dataclass(frozen=True)
@@ -537,7 +539,7 @@ class AgentPrune:
                 prune_edges(logits, self.prune)
         if self.prune_every is None:
             prune_edges(logits, self.prune)
-        return StaticPolicy(pool, card_of(self, [climb], spending), logits.probabilities())
+        return StaticPolicy(pool, card_of(self, climb, spending), logits.probabilities())
 
 
 def prune_edges(logits: Logits, share: float) -> None:
@@ -548,7 +550,7 @@ def prune_edges(logits: Logits, share: float) -> None:
             active[...] = prune_lowest(scores, active, share)
 
 
-def card_of(learner: Any, climbs: Sequence[Climb], spending: Spending) -> Card:
+def card_of(learner: Any, climb: Climb, spending: Spending) -> Card:
     """The card of what ``learner`` has learned.
 
     Raises
@@ -556,16 +558,15 @@ def card_of(learner: Any, climbs: Sequence[Climb], spending: Spending) -> Card:
     TaskError
         If there was nothing to learn from.
     """
-    batches = [batch for climb in climbs for batch in climb.log.finish()]
     return Card(
         learner.name,
         learner.profile,
         learner.seed,
         settings_of(learner),
-        frozenset().union(*(climb.seen for climb in climbs)),
+        frozenset(climb.seen),
         spending.since(),
         paper=learner.paper,
-        trace=trace(batches),
+        trace=trace(climb.log.finish()),
     )
 
 
