@@ -10,7 +10,8 @@ items of ``validate``; the highest score wins, ties go to the one listed first. 
 no such items, every one of them is run on the items themselves and none is chosen; self-consistency
 then asks the decision agent.
 
-**The fixed topology** is chosen in the same way; without items of ``validate`` there is none.
+**The fixed topology** is chosen in the same way; without items of ``validate`` there is none. So are
+the thresholds of the untrained network, which stay at 0.5 where there is nothing to choose on.
 
 **Self-consistency** asks that agent as often as its tokens fit into the team's mean tokens for an
 item, both measured here; ``self_consistency_calls`` as often as the team makes calls.
@@ -151,6 +152,9 @@ class _Runner:
         if name == "fixed":
             await self._fixed()
             return
+        if name == UNTRAINED:
+            await self._untrained()
+            return
         more: dict[str, Any] = {"topology": self.topology, "seed": self.options.seed}
         if name.startswith("self_consistency"):
             # Ruled out before anything is paid for it.
@@ -197,6 +201,7 @@ class _Runner:
                 one.graph,
                 self.validate,
                 self.model,
+                topology=one.topology,
                 out=_beside(self.path, f"validate-{mark}{name}"),
                 name=f"{one.label} on validate",
                 options=self.options,
@@ -228,6 +233,15 @@ class _Runner:
         if self.topology is None and shape(one.graph) == shape(self.graph):
             raise _Ruled(f"the team itself is the best fixed topology, {best}")
         await self._evaluate(one, chosen_on="validate" if "fixed" in self.notes else None)
+
+    async def _untrained(self) -> None:
+        usable = self.validate is not None and not _overlap(self.validate, self.task)
+        items = self.validate.items if self.validate is not None and usable else ()
+        candidates = _made(UNTRAINED, self.graph, self.task, topology=self.topology, items=items)
+        by_name = {str(c.details["keeps"]): c for c in candidates}
+        best = await self._best(UNTRAINED, "the untrained network's thresholds", by_name, "untrained-")
+        assert best is not None  # several candidates only where there are items to choose on
+        await self._evaluate(by_name[best], chosen_on="validate" if UNTRAINED in self.notes else None)
 
     async def _who(self) -> Agent:
         """Whom self-consistency asks."""
@@ -421,8 +435,7 @@ def check_controls(paths: Sequence[Path]) -> ControlReport:
     if "self_consistency_calls" in found:
         found.setdefault("self_consistency", []).extend(found.pop("self_consistency_calls"))
     notes = _notes(claim, own[claim])
-    learned = (*LEARNED, UNTRAINED) if _is_learned(configs[claim]) else ()
-    mandatory = (*MANDATORY, *learned)
+    mandatory = (*MANDATORY, *(LEARNED if _is_learned(configs[claim]) else ()))
     ruled = {k: v for k, v in notes.get("not_applicable", {}).items() if k in mandatory and k not in found}
     missing: dict[str, str] = {}
     for name in mandatory:
@@ -440,7 +453,7 @@ def _lacking(name: str, marks: Sequence[Mapping[str, Any]]) -> str:
     """What is wanting in the control runs of one name; '' if nothing is."""
     if not marks:
         if name == UNTRAINED:
-            return "the topology depends on the item; run the same policy with its initial weights"
+            return "the same policy with its initial weights was not run; agentcomm eval ... --controls untrained"
         return f"not run; agentcomm eval ... --controls {name}"
     if name == "single" and not any(m.get("chosen_on") for m in marks):
         agents = {m.get("agent") for m in marks}

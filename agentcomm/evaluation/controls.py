@@ -13,6 +13,8 @@ who reads whom, and who decides, differs. The *pool* are all agents but the deci
     random             at least three random DAGs with as many agents and edges as the team has
                        (on each item, where its topology depends on the item)
     complete           every agent reads all before it, the decision agent reads everybody
+    untrained          the team's own policy with the initial weights of its network, and thresholds
+                       of its own, chosen on ``validate``
     fixed              chain, star, tree, two layers or complete, over the pool's agents; the best is
                        chosen on ``validate``
 
@@ -30,7 +32,7 @@ from __future__ import annotations
 import dataclasses
 import random as random_module
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import combinations, permutations
 from typing import Any
@@ -51,7 +53,7 @@ MANDATORY = ("single", "self_consistency", "vote", "edgeless", "random", "comple
 UNTRAINED = "untrained"
 """The same pipeline with the network's initial weights, where a topology was learned."""
 
-LEARNED = ("fixed",)
+LEARNED = ("fixed", UNTRAINED)
 """Mandatory besides, where a topology was learned."""
 
 WORDS = (*MANDATORY, *LEARNED, "self_consistency_calls")
@@ -117,6 +119,7 @@ def control(
     agent: Agent | None = None,
     samples: int | None = None,
     temperature: float = 0.0,
+    items: Sequence[Item] = (),
 ) -> tuple[Control, ...]:
     """The control called ``name`` of a team, ready to be run; one or several.
 
@@ -129,6 +132,8 @@ def control(
     agent, samples, temperature:
         Of self-consistency: who is asked (the first of :func:`singles` by default), how often, and
         the run's own temperature.
+    items:
+        Of ``untrained``: what its thresholds are laid over.
 
     Raises
     ------
@@ -148,6 +153,8 @@ def control(
         raise ConfigError(f"unknown control {name!r}; there are: {', '.join(WORDS)}")
     if name == "fixed":
         return fixed(graph)
+    if name == UNTRAINED:
+        return untrained(graph, topology, items)
     if name == "vote":
         return (_vote(graph, _pool(graph, 2), _extract(task)),)
     if name == "random":
@@ -333,6 +340,28 @@ def fixed(graph: AgentGraph) -> tuple[Control, ...]:
     )
 
 
+def untrained(graph: AgentGraph, topology: TopologyOf, items: Sequence[Item] = ()) -> tuple[Control, ...]:
+    """The team's policy with initial weights, at several thresholds; ``items`` as for :func:`control`.
+
+    A policy offers it by a method ``untrained(items)``: policies with initial weights, by name.
+    """
+    make = getattr(topology, UNTRAINED, None)
+    if not callable(make):
+        raise GraphError("the team's topology doesn't come from a network, so there are no initial weights")
+    made: Mapping[str, TopologyOf] = make(items)
+    return tuple(
+        Control(
+            UNTRAINED,
+            UNTRAINED,
+            f"the same network, initial weights, keeps {name}",
+            graph,
+            policy,
+            {"keeps": name, "candidates": len(made)},
+        )
+        for name, policy in made.items()
+    )
+
+
 def _layered(agents: int) -> Iterable[tuple[int, int]]:
     layer = [i * 2 // agents for i in range(agents)]
     return [(i, j) for i, j in combinations(range(agents), 2) if layer[i] < layer[j]]
@@ -368,7 +397,10 @@ def _random(graph: AgentGraph, topology: TopologyOf, seed: int, draw: int) -> Co
     pool = [a.name for a in _pool(graph, 2)]
     drawn_from = derive_seed("random control", seed, draw)
     order = tuple(random_module.Random(drawn_from).sample(pool, len(pool)))
-    matched = MatchedRandom(graph, _everything(graph, order), order, topology, drawn_from)
+    # What brings its own schedules may have edges of kinds that the graph has none of.
+    free = hasattr(topology, "schedule") and graph.rounds > 1
+    within = _everything(graph, order, {("temporal", "pool"), ("temporal", "self")} if free else set())
+    matched = MatchedRandom(graph, within, order, topology, drawn_from)
     return Control(
         "random",
         f"random-{draw + 1}",
@@ -454,11 +486,11 @@ class MatchedRandom:
         return [EdgeKey(a, b) for a, b in linked] + [EdgeKey(a, self.graph.decision) for a in heard]
 
 
-def _everything(graph: AgentGraph, order: Sequence[str]) -> AgentGraph:
-    """Every edge of the kinds the graph has, with the spatial ones forward in ``order``."""
+def _everything(graph: AgentGraph, order: Sequence[str], more: Set[EdgeClass] = frozenset()) -> AgentGraph:
+    """Every edge of the kinds the graph has, and of ``more``, with the spatial ones forward in ``order``."""
     channels = _Channels(graph)
     decision = graph.decision
-    kinds = {_class(e.key, decision) for e in graph.edges}
+    kinds = {_class(e.key, decision) for e in graph.edges} | more
     edges = [channels.edge(a, b) for a, b in combinations(order, 2)]
     edges += [channels.edge(a, decision) for a in order]
     temporal: list[tuple[str, str]] = []

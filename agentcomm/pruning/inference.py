@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -309,6 +309,22 @@ class NetworkPolicy(Policy):
     def probabilities(self, query: ArrayLike) -> Probabilities:
         """q and p for a question's embedding [d]."""
         return self._forward(query)
+
+    def untrained(self, items: Sequence[Item] = ()) -> dict[str, NetworkPolicy]:
+        """Its control: this network with initial weights (:func:`agentcomm.pruning.untrained.untrained`).
+
+        Raises
+        ------
+        ConfigError
+            If torch, which draws the weights, is not installed.
+        """
+        try:
+            from agentcomm.pruning.untrained import untrained
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"{error.name} is not installed, which initial weights need: pip install 'agentcomm[learn]'"
+            ) from error
+        return untrained(self, items)
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
         data = {

@@ -331,7 +331,7 @@ def test_fewer_than_three_draws_are_refused() -> None:
 
 def test_the_words_are_all_or_some_and_a_wrong_one_is_named() -> None:
     assert words("all") == controls.MANDATORY
-    assert words("all", learned=True) == (*controls.MANDATORY, "fixed")
+    assert words("all", learned=True) == (*controls.MANDATORY, "fixed", "untrained")
     assert words("vote,single") == ("single", "vote")
     with pytest.raises(ConfigError, match="'singel'"):
         words("singel,vote")
@@ -542,6 +542,65 @@ async def test_a_topology_that_depends_on_the_item_also_needs_the_untrained_one(
     report = check_controls([tmp_path / "team", *control_paths(tmp_path / "team")])
     assert "random" in report.present
     assert "initial weights" in report.missing["untrained"]
+
+
+class Keeping:
+    """A policy whose untrained self keeps the decision agent and some others, whatever the item."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def __call__(self, item: Item) -> Topology:
+        return TEAM.topology(without_agents=[a.name for a in POOL if a.name not in self.names])
+
+    def spec(self) -> dict[str, Any]:
+        return {"policy": "test", "keeps": list(self.names)}
+
+    def untrained(self, items: Any = ()) -> dict[str, Any]:
+        if not items:
+            return {"half": Keeping("ann")}
+        return {"30%": Keeping("ann"), "70%": Keeping("ann", "bob")}
+
+
+def hearing_bob(request: ChatRequest) -> str:
+    text = request.messages[-1].content
+    return text.split("Say ")[1].split(".")[0] if "Decide." in text and "From bob:" in text else "?"
+
+
+async def test_the_untrained_network_has_thresholds_chosen_on_validate(tmp_path: Path) -> None:
+    validate = numbers(2, first=50)
+    _, done = await everything(
+        tmp_path / "team", model=Scripted(hearing_bob), wanted="untrained", topology=Keeping("bob"),
+        validate=validate,
+    )  # fmt: skip
+    ((one, run),) = done.runs
+    assert run.path == tmp_path / "team-untrained"
+    assert (one.details["keeps"], run.usage.calls) == ("70%", 18)
+    assert [e.score for e in run.episodes] == [1.0] * 6
+    assert run.config["topology"] == {"policy": "test", "keeps": ["ann", "bob"]}
+    assert {"team-validate-untrained-30-", "team-validate-untrained-70-"} <= set(names_in(tmp_path))
+    report = check_controls([tmp_path / "team", *control_paths(tmp_path / "team")])
+    assert report.present["untrained"] == ("team-untrained",)
+
+
+async def test_without_validate_items_the_untrained_network_stays_at_its_thresholds(tmp_path: Path) -> None:
+    model = Scripted(hearing_bob)
+    _, done = await everything(
+        tmp_path / "team", model=model, wanted="untrained", topology=Keeping("bob"), validate=None
+    )
+    ((one, run),) = done.runs
+    assert one.details == {"keeps": "half", "candidates": 1}
+    assert run.config["control"]["chosen_on"] is None
+
+
+async def test_a_topology_that_no_network_made_has_no_untrained_self(tmp_path: Path) -> None:
+    def policy(item: Item) -> Topology:
+        return TEAM.topology(without_agents=["ann"])
+
+    _, done = await everything(tmp_path / "team", wanted="untrained", topology=policy)
+    assert "doesn't come from a network" in done.not_applicable["untrained"]
+    report = check_controls([tmp_path / "team"])
+    assert "untrained" in report.not_applicable and "untrained" not in report.missing
 
 
 async def test_a_damaged_list_of_controls_is_made_anew(tmp_path: Path) -> None:
