@@ -330,13 +330,14 @@ def draw_candidates(
 def sized(pool: Pool, rng: np.random.Generator, *, learn_nodes: bool = True) -> EdgeProbabilities:
     """A uniform subset of agents (q is 0 or 1) and every edge with 0.5.
 
-    Its size is round(N(N/2, (N/4)^2)), drawn again outside [2, N].
+    Its size is round(N(N/2, (N/4)^2)), drawn again outside [2, N]; of two agents one may be alone, or
+    nothing could be pruned.
     """
     n = len(pool)
     size = n
     if learn_nodes and n > 1:
         size = 0
-        while not 2 <= size <= n:
+        while not min(2, n - 1) <= size <= n:
             size = round(float(rng.normal(n / 2, n / 4)))
     keep = np.zeros(n)
     keep[rng.permutation(n)[:size]] = 1.0
