@@ -1,0 +1,317 @@
+"""Learned topologies with a real model: what pruning saves, net of learning, and whether anything is lost.
+
+    python eval/pruning.py SETTING --model vllm/FOLDER [--base-url URL] [--data FOLDER] [--seeds 0 1 2]
+
+For each training seed a policy is learned on the learn split, then the team as it is (complete) and
+the team under the policy answer the same items of the scoring split, beside every mandatory control.
+Writes eval/results/pruning.json after every run (settings that are there already stay), so that what
+was cut short keeps what it has; the same command continues. The picture is drawn from that file:
+
+    python eval/pruning.py --draw
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anyio
+import numpy as np
+from benchmarks import commit, fingerprint
+
+from agentcomm.evaluation.compare import compare
+from agentcomm.evaluation.control_runs import run_controls
+from agentcomm.evaluation.controls import MANDATORY
+from agentcomm.evaluation.held import held
+from agentcomm.evaluation.run import Progress, Run, evaluate
+from agentcomm.loading import load_graph, load_task
+from agentcomm.options import RunOptions
+from agentcomm.pruning import fit_async, load
+
+HERE = Path(__file__).parent
+HORIZON = 1_000
+"""Items over which learning is paid back."""
+MARGIN = 0.02
+
+
+class Setting(NamedTuple):
+    """One real team and task; sizes are what two cores manage, larger ones are an option away."""
+
+    graph: str
+    graph_options: dict[str, Any]
+    task: str
+    task_options: dict[str, Any]
+    learn: int
+    rollouts: int
+    score: int
+    max_tokens: int
+    temperature: float = 0.0
+    price: float = 0.2
+
+
+SETTINGS = {
+    "records": Setting("records_team", {}, "records", {"by": "attribute", "fixed": True}, 200, 400, 300, 16),
+    "gsm8k": Setting("agp_math", {}, "gsm8k", {}, 60, 120, 100, 256),
+    "humaneval": Setting("agp_code", {}, "humaneval", {"hashed": True}, 30, 90, 100, 256),
+}
+
+
+def say(title: str) -> Any:
+    shown = 0.0
+
+    def progress(p: Progress) -> None:
+        nonlocal shown
+        if time.monotonic() - shown > 30 or p.done == p.total:
+            shown = time.monotonic()
+            score = "" if p.score is None else f" score {p.score:.3f}"
+            print(f"{title}: {p.done}/{p.total}{score} {p.input_tokens}+{p.output_tokens}", file=sys.stderr)
+
+    return progress
+
+
+def input_tokens(run: Run) -> dict[tuple[str, int], int]:
+    """Input tokens by (item, sample), gross: what a cache answered is what would have been paid."""
+    out = {(e.item, e.sample): 0 for e in run.episodes}
+    for row in run.usage.rows:
+        if (row.item, row.sample) in out:
+            out[row.item, row.sample] += row.input_tokens or 0
+    return out
+
+
+def ratio(ours: Run, theirs: Run, learning: float, seed: int = 0, draws: int = 10_000) -> dict[str, float]:
+    """Input tokens of one run over those of another, gross and net of learning over HORIZON items.
+
+    Intervals are percentiles of a bootstrap over items (what learning took is not resampled).
+    """
+    a, b = input_tokens(ours), input_tokens(theirs)
+    items = sorted({k[0] for k in a} & {k[0] for k in b})
+    x, y = (np.array([sum(v for k, v in t.items() if k[0] == i) for i in items], float) for t in (a, b))
+    rng = np.random.default_rng(seed)
+    pick = rng.integers(len(items), size=(draws, len(items)))
+    gross = x[pick].sum(axis=1) / y[pick].sum(axis=1)
+    net = (x[pick].mean(axis=1) + learning / HORIZON) / y[pick].mean(axis=1)
+    low, high = np.quantile(gross, [0.025, 0.975])
+    net_low, net_high = np.quantile(net, [0.025, 0.975])
+    saved = float(y.mean() - x.mean())
+    return {
+        "gross": float(x.sum() / y.sum()),
+        "gross_low": float(low),
+        "gross_high": float(high),
+        "net": float((x.mean() + learning / HORIZON) / y.mean()),
+        "net_low": float(net_low),
+        "net_high": float(net_high),
+        "break_even_items": learning / saved if saved > 0 else None,  # type: ignore[dict-item]
+    }
+
+
+def shape(run: Run) -> dict[str, float]:
+    """Mean agents and edges alive on an item."""
+    cuts = [json.loads(e.topology) for e in run.episodes if e.topology]
+    agents = [len(c["masks"][0]["agents"]) for c in cuts]
+    edges = [sum(len(m["edges"]) for m in c["masks"]) for c in cuts]
+    return {"agents": float(np.mean(agents)), "edges": float(np.mean(edges))} if cuts else {}
+
+
+async def study(name: str, a: argparse.Namespace) -> None:
+    setting = SETTINGS[name]
+    graph = load_graph(setting.graph, setting.graph_options)
+    options = RunOptions(
+        seed=0,
+        max_tokens=setting.max_tokens,
+        temperature=setting.temperature,
+        base_url=a.base_url,
+        max_concurrency=a.concurrency,
+        timeout_s=1800.0,
+    )
+
+    def task(split: str, limit: int) -> Any:
+        shared = {"data": a.data} if a.data and name != "records" else {}
+        return load_task(setting.task, {**setting.task_options, **shared, "split": split, "limit": limit})
+
+    learn, score = task("learn", a.learn or setting.learn), task("score", a.score or setting.score)
+    try:
+        validate = task("validate", 100)
+    except Exception as error:
+        print(f"{name}: no validate items: {error}", file=sys.stderr)
+        validate = None
+    root = a.runs / name
+    entry: dict[str, Any] = {
+        "command": "python " + " ".join(["eval/pruning.py", *sys.argv[1:]]),
+        "commit": commit(),
+        "model": Path(a.model).name,
+        "weights_sha256": fingerprint(a.model),
+        "graph": setting.graph,
+        "task": setting.task,
+        "task_config": dict(score.config),
+        "method": a.method,
+        "embedder": a.embedder,
+        "price": setting.price,
+        "learn_hashes": [i.content_hash[:16] for i in learn.items],
+        "item_hashes": [i.content_hash[:16] for i in score.items],
+        "horizon_items": HORIZON,
+        "margin": MARGIN,
+        "policies": [],
+        "complete": None,
+        "controls": [],
+    }
+
+    async def run(title: str, topology: Any = None) -> Run:
+        return await evaluate(
+            graph,
+            score,
+            a.model,
+            out=root / title,
+            topology=topology,
+            name=title,
+            on_progress=say(f"{name} {title}"),
+            options=options,
+        )
+
+    async with held(a.model, options):
+        complete = await run("complete")
+        entry["complete"] = complete.summary()
+        write(name, entry)
+        pruned: list[Run] = []
+        for seed in a.seeds:
+            began = time.monotonic()
+            policy = await fit_async(
+                graph,
+                learn,
+                method=a.method,
+                model=a.model,
+                rollouts=a.rollouts or setting.rollouts,
+                price=setting.price,
+                seed=seed,
+                embedder=a.embedder,
+                validate=validate,
+                out=root / f"policy-{seed}",
+                options=options,
+            )
+            took = time.monotonic() - began
+            one = await run(f"{a.method}-{seed}", policy)
+            pruned.append(one)
+            spent = policy.card.spent
+            learning = float(spent.get("input_tokens") or 0)
+            against = compare([complete.path, one.path], margin=MARGIN).to_dict()["against"][0]
+            entry["policies"].append(
+                {
+                    "seed": seed,
+                    "spent": dict(spent),
+                    "seconds": round(took, 1),
+                    "notes": list(policy.card.notes),
+                    "run": one.summary(),
+                    "alive": shape(one),
+                    "input_tokens_ratio": ratio(one, complete, learning),
+                    "against_complete": against,
+                }
+            )
+            write(name, entry)
+        for seed, one in zip(a.seeds, pruned, strict=True):
+            # The controls that imitate a policy are run for each one, the others once.
+            words = [w for w in MANDATORY if seed == a.seeds[0] or w == "random"]
+            if seed != a.seeds[0] and not a.all_random:
+                continue
+            controlled = await run_controls(
+                one,
+                graph,
+                score,
+                a.model,
+                words,
+                topology=load(root / f"policy-{seed}", graph),
+                validate=validate,
+                options=options,
+                on_run=lambda title: say(f"{name} {title}"),
+            )
+            for control, ran in controlled.runs:
+                beside = compare([one.path, ran.path], margin=MARGIN).to_dict()["against"][0]
+                entry["controls"].append(
+                    {
+                        "of_seed": seed,
+                        "name": control.name,
+                        "label": control.label,
+                        "note": control.note,
+                        "run": ran.summary(),
+                        "against_pruned": beside,
+                    }
+                )
+                write(name, entry)
+            entry["not_applicable"] = controlled.not_applicable
+            entry["single_chosen"] = controlled.chosen
+    write(name, entry)
+
+
+def write(name: str, entry: dict[str, Any]) -> None:
+    out = HERE / "results" / "pruning.json"
+    known = json.loads(out.read_text()) if out.exists() else {}
+    known[name] = entry
+    out.write_text(json.dumps(known, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def table(settings: dict[str, Any]) -> str:
+    """Markdown: one line for each team that ran."""
+    lines = [
+        "| task, model | team | score | input tokens an item | of complete | net of learning | against complete |",
+        "|---|---|---|---|---|---|---|",
+    ]
+
+    def score(run: dict[str, Any]) -> str:
+        s = run["score"]
+        return f"{s['mean']:.2f} [{s['low']:.2f}, {s['high']:.2f}]"
+
+    def each(run: dict[str, Any]) -> float:
+        return float(run["tokens"]["input"]) / max(1, run["items"])
+
+    for name, entry in settings.items():
+        full = entry["complete"]
+        lines.append(
+            f"| {name}, {entry['model']} | complete | {score(full)} | {each(full):.0f} | 100 % | | |"
+        )
+        for p in entry["policies"]:
+            r, d = p["input_tokens_ratio"], p["against_complete"]["difference"]
+            lines.append(
+                f"| | {entry['method']}, seed {p['seed']} | {score(p['run'])} | {each(p['run']):.0f} | "
+                f"{r['gross']:.0%} | {r['net']:.0%} [{r['net_low']:.0%}, {r['net_high']:.0%}] | "
+                f"{100 * d['mean']:+.0f} points [{100 * d['low']:+.0f}, {100 * d['high']:+.0f}] |"
+            )
+        lines += [
+            f"| | {c['label']} | {score(c['run'])} | {each(c['run']):.0f} | "
+            f"{each(c['run']) / each(full):.0%} | | |"
+            for c in entry["controls"]
+        ]
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("setting", nargs="?", choices=list(SETTINGS))
+    parser.add_argument("--model")
+    parser.add_argument("--base-url")
+    parser.add_argument("--data")
+    parser.add_argument("--method", default="frugal")
+    parser.add_argument("--embedder", default="hash")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--learn", type=int, help="learn items")
+    parser.add_argument("--rollouts", type=int)
+    parser.add_argument("--score", type=int, help="scoring items")
+    parser.add_argument("--concurrency", type=int, default=48)
+    parser.add_argument("--all-random", action="store_true", help="matched random DAGs for every seed")
+    parser.add_argument("--runs", type=Path, default=Path("runs/pruning"))
+    parser.add_argument("--draw", action="store_true", help="print the table of what is measured")
+    a = parser.parse_args(arguments)
+    if a.draw:
+        print(table(json.loads((HERE / "results" / "pruning.json").read_text())))
+        return
+    if a.setting is None or a.model is None:
+        parser.error("name a setting and --model, or --draw")
+    anyio.run(study, a.setting, a)
+
+
+if __name__ == "__main__":
+    main()
