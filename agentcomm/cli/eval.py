@@ -47,7 +47,8 @@ def evaluate(
         typer.Option(
             "--controls",
             metavar="all|single,vote,...",
-            help="Also run these controls, beside --out: single, self_consistency, vote, edgeless, random, complete.",
+            help="Also run these controls, beside --out: single, self_consistency, vote, edgeless, random, complete, "
+            "fixed, untrained.",
         ),
     ] = None,
     graph_option: o.GraphOption = None,
@@ -73,7 +74,8 @@ def evaluate(
     or kill -9 the same command with the same --out continues: finished items are not paid again.
 
     --controls all then runs what the team has to beat (one agent alone, votes, no edges, random
-    edges, all edges) in directories beside it, and ends with the comparison.
+    edges, all edges; with --policy also the best fixed topology and the untrained network) in
+    directories beside it, and ends with the comparison.
     """
     import anyio
 
@@ -175,6 +177,7 @@ def _controls_json(where: Path, controlled: Controlled) -> dict[str, Any]:
     return {
         "runs": [{**run.summary(), "control": one.name, "note": one.note} for one, run in controlled.runs],
         "single_chosen": controlled.chosen,
+        "fixed_chosen": controlled.fixed,
         **check_controls(paths).to_dict(),
         "comparison": _compared(paths),
     }
@@ -203,6 +206,8 @@ def _show_controls(where: Path, controlled: Controlled) -> None:
         show_comparison(compare(paths), console)
     if controlled.chosen:
         console.print(f"single agent: {controlled.chosen}", markup=False)
+    if controlled.fixed:
+        console.print(f"fixed topology: {controlled.fixed}", markup=False)
     console.print(str(check_controls(paths)), markup=False)
 
 

@@ -241,17 +241,9 @@ def task_options(
 
 def validate_task(task: str, loaded_with: dict[str, Any]) -> Task | None:
     """The ``validate`` items of a task whose ``score`` items are run; ``None`` if it has none."""
-    from agentcomm.errors import TaskError
-    from agentcomm.evaluation.control_runs import VALIDATE_ITEMS
-    from agentcomm.loading import load_task
+    from agentcomm.evaluation.control_runs import validate_task as found
 
-    if loaded_with.get("split", "score") != "score":
-        return None
-    limit = min(VALIDATE_ITEMS, loaded_with.get("limit") or VALIDATE_ITEMS)
-    try:
-        return load_task(task, {**loaded_with, "split": "validate", "limit": limit})
-    except TaskError:
-        return None
+    return found(task, loaded_with)
 
 
 def run_options(**values: Any) -> RunOptions:

@@ -84,3 +84,18 @@ def test_compare_of_a_run_without_controls_says_how_to_get_them(team: Path, sums
     done = agentcomm("compare", "r/team", "--controls")
     assert done.code == 2
     assert "--out r/team --controls all" in done.complaint
+
+
+def test_the_fixed_topology_is_named_with_how_it_was_chosen() -> None:
+    words = (
+        "eval", "records_team", "records", "-m", "mock/echo", "--limit", "2", "-G", "topology=edgeless",
+        "--out", "r/t", "--controls", "fixed",
+    )  # fmt: skip
+    done = agentcomm(*words)
+    assert "fixed topology: chain, on 2 items of validate (chain 0.00, star 0.00, tree 0.00, " in done.out
+    assert {p.name for p in Path("r").iterdir()} == {
+        "t", "t-fixed-chain", *(f"t-validate-fixed-{n}" for n in ("chain", "star", "tree", "layered", "complete")),
+    }  # fmt: skip
+    made = agentcomm(*words, "--json").json["controls"]
+    assert made["fixed_chosen"].startswith("chain, on 2 items")
+    assert [r["control"] for r in made["runs"]] == ["fixed"]
