@@ -44,7 +44,11 @@ class Job:
 
     @property
     def question(self) -> str:
-        return self.turn.item.question if self.turn is not None else ""
+        """What the item asks, without options or advice on how to answer; empty without an item."""
+        if self.turn is None:
+            return ""
+        asked = self.turn.item.metadata.get("asked")
+        return asked if isinstance(asked, str) and asked.strip() else self.turn.item.question
 
     async def fits(self, text: str) -> bool:
         return self.budget is None or await self.meter.count(text) <= self.budget

@@ -26,7 +26,7 @@ _FILLER = re.compile(
 )
 _HEADER = re.compile(r"^[ \t]{0,3}#{2,6}[ \t]+", re.MULTILINE)
 _RULE = re.compile(r"^[ \t]*([-*_=])(?:[ \t]*\1){2,}[ \t]*$\n?", re.MULTILINE)
-_BOLD = re.compile(r"(?<![\w*])\*\*(?=\S)([^\n]+?)(?<=\S)\*\*(?![\w*])")
+_BOLD = re.compile(r"(?<![\w*\ue001])\*\*(?=\S)([^\n]+?)(?<=\S)\*\*(?![\w*\ue000])")
 SHORT_LINE = 6
 """Characters below which a repeated line stays: saying how often costs more."""
 _HOLE = "\ue000{}\ue001"

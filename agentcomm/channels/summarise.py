@@ -17,6 +17,7 @@ from typing import ClassVar
 from agentcomm.channels.base import Compressor, Made
 from agentcomm.channels.budget import whole_number
 from agentcomm.channels.relevance import Job
+from agentcomm.channels.text import sentences
 from agentcomm.errors import ConfigError
 from agentcomm.prompting import Prompt, PromptMessage, Segment
 
@@ -110,7 +111,8 @@ class Summarise(Compressor):
             if problem:
                 problems.append(problem)
             if text is not None:
-                return Made(text, adherent=not problems, reason=", ".join(problems))
+                whole = finished(text) if reply.finish_reason == "length" else text
+                return Made(whole, not problems, ", ".join(problems), cut=whole != text)
         return Made(None, adherent=False, reason=", ".join(problems))
 
     def prompt(self, job: Job, words: int) -> Prompt:
@@ -123,6 +125,17 @@ class Summarise(Compressor):
             asked, told = [], f"\n\n{SHORTEN.format(words=words)} {ONLY}"
         user = (Segment(job.edge, f"Text:\n{job.text}"), *asked, Segment("system", told))
         return Prompt((PromptMessage("system", (Segment("system", SYSTEM),)), PromptMessage("user", user)))
+
+
+def finished(text: str) -> str:
+    """A text that was cut off, without its unfinished last sentence if that leaves at least half.
+
+    >>> finished("Ada has a cat. Ben has a")
+    'Ada has a cat.'
+    """
+    start, _ = sentences(text)[-1] if text else (0, 0)
+    whole = text[:start].rstrip()
+    return whole if 2 * len(whole) >= len(text) and text.rstrip()[-1] not in ".!?…。！？" else text
 
 
 def cleaned(reply: str, original: str) -> tuple[str | None, str]:

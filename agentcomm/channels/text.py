@@ -44,7 +44,7 @@ def whole_at(text: str, i: int) -> bool:
         return False
     if unicodedata.category(b) in ("Mn", "Me", "Mc", "Cf") or 0x1F3FB <= ord(b) <= 0x1F3FF:
         return False
-    if b in "\uff9e\uff9f" or (_high(a) and 0xDC00 <= ord(b) <= 0xDFFF):
+    if b in "\u0e33\u0eb3\uff9e\uff9f" or (_high(a) and 0xDC00 <= ord(b) <= 0xDFFF):
         return False
     if _flag(a) and _flag(b):
         run = 0
