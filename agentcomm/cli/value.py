@@ -60,6 +60,8 @@ def value(
     ] = None,
     cut: o.Cut = None,
     adversary: o.Adversary = None,
+    channel: o.Channel = None,
+    channel_edges: o.ChannelEdges = None,
     margin: Annotated[
         float, typer.Option("--margin", help="Loss of score that doesn't matter (0.02 = 2 points).")
     ] = 0.02,
@@ -107,7 +109,7 @@ def value(
         item_limit=item_limit,
         agent_limit=agent_limit,
     )
-    team = o.team(graph, graph_option, adversary)
+    team = o.channelled(o.team(graph, graph_option, adversary), channel, channel_edges)
     work = _load(task, task_option, data=data, limit=limit, split=split)
     where = out or _new_directory(task, graph)
     only = [word.strip() for words in edges for word in words.split(",") if word.strip()] if edges else None

@@ -295,15 +295,13 @@ class _Runner:
         usage, paid = run.usage, self.paid
         self.calls += usage.calls
         self.known_cost += usage.known_cost
-        cost = usage.cost if paid.runs == 0 or paid.cost is not None else None
-        if cost is None and usage.calls == 0:
-            cost = 0.0 if paid.runs == 0 or paid.cost is not None else None
+        cost = usage.cost if usage.calls else 0.0
         self.paid = Paid(
             paid.runs + 1,
             paid.episodes + len(run.episodes),
             paid.tokens + usage.input_tokens + usage.output_tokens,
             paid.replayed + usage.hit_input_tokens + usage.hit_output_tokens,
-            None if cost is None else cost + (paid.cost or 0.0),
+            None if cost is None or paid.cost is None else paid.cost + cost,
         )
         if run.stopped:
             self.stopped = f"{title}: {run.stopped}"

@@ -114,7 +114,8 @@ class Paid:
     episodes: int = 0
     tokens: int = 0
     replayed: int = 0
-    cost: float | None = None
+    cost: float | None = 0.0
+    """US dollars; ``None`` if the price of a call is unknown."""
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
