@@ -151,6 +151,8 @@ class Comparison:
         utilities = np.array([o.utility if o.utility is not None else 0.0 for o in outcomes])
         if not known.any():
             return found
+        if not np.isfinite(utilities).all():  # the loss is NaN then, and whoever computes it says when
+            return np.full(len(outcomes), np.nan)
         if self.baseline == "none":
             found[known] = utilities[known]
         elif self.baseline == "moving_average":

@@ -377,7 +377,7 @@ class RandomPolicy(Policy):
     def propose(self, item: Item) -> EdgeProbabilities:
         rng = np.random.default_rng(int(content_id("random", self.seed, hash_of(item))[:16], 16))
         if self.match is None and self.counts is None:
-            even = EdgeProbabilities.constant(len(self.pool))
+            even = EdgeProbabilities.constant(len(self.pool), 0.5, 0.5)
             topology = realise(even, self.pool, mode="bernoulli", rng=rng).topology
             return EdgeProbabilities.of_topology(self.pool, topology)
         if self.match is not None:

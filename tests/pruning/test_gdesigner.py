@@ -62,7 +62,7 @@ async def test_the_rank_term_makes_the_matrix_of_probabilities_smaller() -> None
     norms = []
     for rank in (0.0, 5.0):
         env = Toy(toy_pool(4), lambda item, arrays: float(arrays.spatial[3, 0]))
-        learner = GDesigner(30, 2, 2, lr=0.02, entropy=0.0, rank=rank, embedder=SMALL)
+        learner = GDesigner(30, 2, 4, rank=rank, embedder=SMALL)
         policy = await learner.fit(toy_items(6), env, NO_LIMIT)
         p = policy.propose(toy_items(1)[0])
         norms.append(nuclear_norm(np.where(p.spatial_mask, p.spatial, 0.0)))

@@ -48,7 +48,7 @@ async def on_planted(world: PlantedWorld, seed: int = 0, **settings: Any) -> Net
 
 async def test_items_that_need_different_teams_get_them() -> None:
     world = PlantedWorld(1, agents=4, domains=2, misleaders=1)
-    policy = await on_planted(world, iterations=120, entropy=0.05, lr=0.01)
+    policy = await on_planted(world, iterations=100, entropy=0.05, lr=0.01)
     _, static = best_static(world)
     found = world.assess(policy)
     assert found.regret < 0.5 * static
@@ -94,8 +94,10 @@ class Watched(Toy):
 
 @pytest.mark.parametrize(("learn_nodes", "eta"), [(True, 0.0), (False, 0.0), (True, 0.07)])
 async def test_the_gradient_is_that_of_the_loss_with_failures_left_out(learn_nodes: bool, eta: float) -> None:
+    calls = iter(range(10_000))
+
     def worth(item: Item, arrays: Arrays) -> float | None:
-        return None if arrays.spatial[0, 2] else float(arrays.keep[1]) + 0.5 * float(arrays.spatial[1, 0])
+        return None if next(calls) % 5 == 0 else float(arrays.keep[1]) + 0.5 * float(arrays.spatial[1, 0])
 
     pool = toy_pool(3, rounds=2, memory=False)
     env = Watched(pool, worth)
