@@ -22,6 +22,7 @@ import anyio
 import httpx
 
 from agentcomm.backends.base import VLLM_KEY_ENV, BackendOptions
+from agentcomm.backends.openai import OpenAI
 from agentcomm.backends.vllm import Vllm
 from agentcomm.errors import BackendError, ConfigError, ScorerUnsupported
 from agentcomm.information.scorers.language import weights_hash
@@ -64,7 +65,7 @@ class VllmScorer(ServerScorer):
         self.folder = model
         self._ours = self._backend.settings is not None
         try:
-            client = _run(self._backend.client)
+            client = _run(self._served_by)
         except BackendError as error:
             _run(self._backend.aclose)
             raise ConfigError(str(error)) from error
@@ -76,6 +77,11 @@ class VllmScorer(ServerScorer):
             note=note,
             **options,
         )
+
+    async def _served_by(self) -> OpenAI:
+        client = await self._backend.client()
+        await client.aclose()  # its connections belong to this event loop, which ends here
+        return client
 
     def close(self) -> None:
         super().close()
