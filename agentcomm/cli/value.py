@@ -208,9 +208,7 @@ def show(found: Value, title: str, console: Console, cut: list[str]) -> None:
         + f" for {number(found.tokens)} tokens an item",
         markup=False,
     )
-    made = table(
-        "leave out", "verdict", right=("worth", f"{found.level:.0%}", "tokens", "saved", "per 1,000")
-    )
+    made = table("leave out", "verdict", right=("worth", f"{found.level:.0%}", "tokens", "saved", "/1,000"))
     for row in found.rows:
         add(made, *_cells(row))
     console.print(made)
@@ -226,7 +224,8 @@ def show(found: Value, title: str, console: Console, cut: list[str]) -> None:
     told = f"{paid.runs} runs, {paid.episodes:,} episodes: {paid.tokens:,} tokens paid"
     if paid.replayed:
         told += f", {paid.replayed:,} answered from replies kept"
-    console.print(told + (f", cost ${paid.cost:.4f}" if paid.cost else ""), markup=False)
+    told += f", cost ${paid.cost:.4f}" if paid.cost else ""
+    console.print(told + f"; they are in {found.path}", markup=False)
     if any(r.left_out for r in found.rows):
         console.print("Pairs with a failed episode are left out and counted in brackets.", markup=False)
     console.print(next_line(found, cut), markup=False, soft_wrap=True)

@@ -27,6 +27,11 @@ the file as what they cost when they were made.
 
 Failed episodes are no wrong answers: their pairs are left out and counted.
 
+**One at a time.** Two ways of a fact to the decision agent are each worth nothing to a team that has
+both, and everything to one that has lost the other. Ablation can't see that, so make one cut, then find
+values again with that cut made (``topology``); regression, whose teams lack other parts too, sees a
+share of it.
+
 This room is beside learning, not in it: it makes no policy, needs no torch and works on any graph.
 """
 
