@@ -272,10 +272,13 @@ async def learn(
                 rollouts = await _affordable(real, tokens)
             rollouts = ROLLOUTS if rollouts is None else rollouts
             real.progress.total = rollouts
-            share = 2 if ABOUT.get(name, _UNKNOWN).needs is None else MEASURED
+            needs = ABOUT.get(name, _UNKNOWN).needs
+            share = 2 if needs is None else MEASURED
             reference = await real.measure(max(1, min(REFERENCE_ITEMS, len(items), rollouts // share)))
             left = rollouts - real.spent.rollouts - len(reference.items)
             real.progress.doing = "learning"
+            if _takes_records(made):
+                made = dataclasses.replace(made, records=(*made.records, *real.known()))
             metered = Metered(real, Budget(left))
             policy = await made.fit(items, metered, metered.budget)
             real.progress.doing = "measuring the policy"
@@ -284,6 +287,9 @@ async def learn(
             savings = await measure(real, policy, measured, held_out)
             spent = real.spent
             _finish(policy, items, spent.to_dict(), model_name(model))
+            if needs and left < needs / 2:
+                few = f"{left:,} rollouts to learn from; on the standard planted world {name} needs about {needs:,}"
+                policy.card = dataclasses.replace(policy.card, notes=(*policy.card.notes, few))
             if out is not None:
                 policy.save(out)
     return Learned(policy, reference, savings)
@@ -326,7 +332,8 @@ def fit(graph: AgentGraph, task: Task | str, method: str | TopologyLearner = "ag
     out:
         The policy's folder, with ``learning`` in it; nothing is kept without.
     records:
-        A file of records to use and to add to, instead of the folder's own.
+        A file of records to use and to add to, instead of the folder's own: no rollout in it is run
+        again, and methods that can (frugal) learn from all of them.
     draws:
         How many different replies the model may give to one prompt; more than 1 only where the
         temperature isn't 0.
@@ -441,11 +448,18 @@ def _finish(policy: Policy, items: Iterable[Item], spent: Mapping[str, Any], mod
     )
 
 
+def _takes_records(made: Any) -> bool:
+    """Whether a learner learns from rollouts that were made before, too."""
+    return dataclasses.is_dataclass(made) and any(f.name == "records" for f in dataclasses.fields(made))
+
+
 def _plain(made: Any) -> dict[str, Any]:
     """A learner's settings as JSON; an embedder by its id."""
     out: dict[str, Any] = {}
     for f in dataclasses.fields(made) if dataclasses.is_dataclass(made) else ():
         value = getattr(made, f.name)
+        if f.name == "records":
+            continue
         out[f.name] = value.id if hasattr(value, "embed") else value
     return out
 

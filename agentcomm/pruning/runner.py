@@ -8,6 +8,7 @@ and limits, scorer, ledger), under phase ``learn``. A directory keeps what was p
     records.jsonl    one record a rollout (:mod:`agentcomm.pruning.records`)
     cache.sqlite     every reply by its request
     reference.json   what the whole team takes, to which utilities are set in relation
+    begun.json       how many records there were before anything was run here
     lock             held while a process learns in it
 
 **Paid once.** A rollout that has ended is answered from its record. One that was cut off finds the
@@ -57,12 +58,12 @@ from agentcomm.ledger.usage import UsageReport
 from agentcomm.message import Failure, Usage
 from agentcomm.options import RunOptions, model_name
 from agentcomm.pruning.environment import Outcome, Trial, run_trials, utility_of
-from agentcomm.pruning.pool import Pool
+from agentcomm.pruning.pool import Arrays, Pool
 from agentcomm.pruning.realise import EdgeProbabilities, Realisation
-from agentcomm.pruning.records import Collector, Origin, Records
+from agentcomm.pruning.records import Collector, Origin, Record, Records
 from agentcomm.task import Item, Task
 
-RECORDS, CACHE, REFERENCE = "records.jsonl", "cache.sqlite", "reference.json"
+RECORDS, CACHE, REFERENCE, BEGUN = "records.jsonl", "cache.sqlite", "reference.json", "begun.json"
 
 REFERENCE_ITEMS = 20
 """So many ``learn`` items, the first ones, tell what the whole team takes (``pruning.md`` section 1)."""
@@ -245,6 +246,7 @@ class RealEnvironment:
         self._used: list[float] = []
         self._succeeded = False
 
+    _given: int
     _ledger: Ledger
     _collector: Collector
     _calls: Calls
@@ -348,6 +350,24 @@ class RealEnvironment:
         write_json(path, self.reference._asdict())
         return self.reference
 
+    def known(self) -> tuple[Record, ...]:
+        """What was tried before anything is learned here, with utilities at this price.
+
+        The records that the file held when learning began (a file that is shared grows: what is
+        resumed begins with the same ones), and the whole team's rollouts.
+        """
+        whole = _lists(self.pool.arrays(whole_team(self.pool)))
+        measured = set(self.reference.items) if self.reference is not None else set()
+        found: list[Record] = []
+        for number, record in enumerate(self.records):
+            measures = record.item in measured and record.seed == 0 and _lists(record.arrays) == whole
+            if measures and record.status == "ok":
+                measured.remove(record.item)
+                found.append(record)
+            elif number < self._given:
+                found.append(record)
+        return tuple(dataclasses.replace(r, utility=self._utility(r.outcome())) for r in found)
+
     async def run_all(self, items: Sequence[Item], topology: Callable[[Item], Topology]) -> list[Outcome]:
         """One rollout of each item, seed 0, side by side."""
         return await run_trials(self, [Trial(item, topology(item), 0) for item in items])
@@ -372,6 +392,7 @@ class RealEnvironment:
                 raise ConfigError(str(error)) from error
             self._redactor = Redactor(self.options.secrets)
             records = stack.enter_context(Records(self._records_path))
+            self._given = _begun(self.directory / BEGUN, len(records))
             self._collector = Collector(_Team(self), records, self._guard, self._origin())
             self._calls = await stack.enter_async_context(await self._open_calls(stack))
             self._executor = self.options.make_executor()
@@ -580,6 +601,23 @@ def _sum(values: Any) -> int | None:
 def _known(values: Any) -> int | None:
     found = [v for v in values if v is not None]
     return sum(found) if found else None
+
+
+def _lists(arrays: Arrays) -> list[Any]:
+    return [array.tolist() for array in arrays]
+
+
+def _begun(path: Path, records: int) -> int:
+    """How many records there were when learning began in this directory; noted the first time."""
+    if not path.exists():
+        try:
+            write_json(path, {"records": records})
+        except LedgerError as error:  # nothing runs yet
+            raise ConfigError(str(error)) from error
+    known = read_json(path).get("records")
+    if not isinstance(known, int):
+        raise ConfigError(f"{path} does not say how many records there were; choose another --out")
+    return min(known, records)
 
 
 def _reference(data: Mapping[str, Any], path: Path) -> Reference:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from agentcomm.pruning import fitting
 from agentcomm.pruning.fitting import ABOUT, fit, fit_async, learn, learner
 from agentcomm.pruning.planted import PlantedWorld
 from agentcomm.pruning.policy import load
-from agentcomm.pruning.records import read_records
+from agentcomm.pruning.records import Record, read_records
 from agentcomm.task import Item, Score, Task
 from tests.pruning.test_runner import PLAIN, TEAM, adding, sums
 from tests.pruning.tiny import Tiny
@@ -171,6 +172,30 @@ def test_tokens_that_run_out_are_told_and_more_go_on(tmp_path: Path) -> None:
     asked = len(model.requests)
     learned = _learn(tmp_path / "p", model, rollouts=24)
     assert len(model.requests) == learned.policy.card.spent["calls"] > asked
+
+
+def test_a_method_that_can_learns_from_what_was_tried_before(tmp_path: Path) -> None:
+    seen: list[list[tuple[str, float | None]]] = []
+
+    @dataclass(frozen=True)
+    class Reading(Tiny):
+        records: tuple[Record, ...] = ()
+
+        async def fit(self, items: Any, environment: Any, budget: Any) -> Any:
+            seen.append([(r.item, r.utility) for r in self.records])
+            return await super().fit(items, environment, budget)
+
+    model, shared = Scripted(adding), tmp_path / "shared.jsonl"
+    _learn(tmp_path / "a", model, method=Tiny(seed=1), rollouts=12, records=shared, price=0.5)
+    before = read_records(shared)
+    first = _learn(tmp_path / "b", model, method=Reading(), rollouts=12, records=shared)
+    assert [item for item, _ in seen[0][: len(before)]] == [r.item for r in before]
+    assert [u for _, u in seen[0]] != [r.utility for r in before]  # at this price, not at that one
+    assert len(read_records(shared)) > len(before)
+    again = _learn(tmp_path / "b", model, method=Reading(), rollouts=12, records=shared)
+    assert seen[1] == seen[0] and again.policy.spec()["id"] == first.policy.spec()["id"]
+    _learn(tmp_path / "c", model, method=Reading(), rollouts=12)
+    assert [item for item, _ in seen[2]] == ["q0", "q1"]  # the whole team, which was measured
 
 
 def test_without_a_folder_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
