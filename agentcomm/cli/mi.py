@@ -80,6 +80,7 @@ def mi(
 
     from agentcomm.information.measuring import Compressor, compress, measure
 
+    made = Compressor.parse(compressor, budget)
     options = o.run_options(
         seed=seed,
         temperature=temperature,
@@ -95,7 +96,6 @@ def mi(
         item_limit=None,
         agent_limit=None,
     )
-    made = Compressor.parse(compressor, budget)
     sources = _sources(task, contexts, query, task_option, data, split)
     directory = _Directory(out, made, sources, samples, options)
     note = _slowly()

@@ -81,7 +81,7 @@ def open_scorer(name: str, *, base_url: str | None = None, **options: Any) -> Sc
 
     if base_url is None:
         raise ConfigError(
-            "hosted chat servers give no log-probabilities of a prompt; say with --base-url where a server is "
-            "that does, or take offline/codelength"
+            "hosted chat servers give no log-probabilities of a prompt; say where one is that does "
+            "(--scorer-url), or take hf/FOLDER or offline/codelength"
         )
     return ServerScorer(model, base_url=base_url, **options)
