@@ -222,8 +222,8 @@ class Turns:
         channel = edge.channel
         assert channel is not None
         stops: Exception | None = None
+        desk = _Desk(self, edge, turn, spent)
         try:
-            desk = _Desk(self, edge, turn, spent)
             delivery: Delivery = await channel.deliver(message, edge, replace(turn, desk=desk))
         except Exception as error:
             failure = _failure(edge.reader, turn.round, error)
@@ -254,7 +254,7 @@ class Turns:
             counted_by=made.counted_by,
         )
         try:
-            await self.calls.ledger.record_channel(row)
+            await self.calls.ledger.record_channel(row, desk.counted)
         except LedgerError as error:
             stops = stops or error
         return delivery, stops
@@ -275,6 +275,8 @@ class _Desk:
     edge: Edge
     turn: Turn
     spent: list[CallRow]
+    counted: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Tokens by (model, text) that the channel was told."""
 
     @property
     def counts_by(self) -> str:
@@ -285,7 +287,10 @@ class _Desk:
         if self.turn.agent.act is not None:
             return None
         backend = self.turns.calls.backend(self.turn.agent.model)
-        return await count(text, backend if isinstance(backend, TokenCounter) else None)
+        tokens = await count(text, backend if isinstance(backend, TokenCounter) else None)
+        if tokens is not None:
+            self.counted[(backend.name, text)] = tokens
+        return tokens
 
     async def ask(
         self, prompt: Prompt, *, model: str | None, max_tokens: int, temperature: float | None, attempt: int

@@ -24,6 +24,7 @@ sampling; the error shows the prompt that wasn't found.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import sqlite3
@@ -52,6 +53,12 @@ CREATE TABLE replies (
     reply TEXT NOT NULL,
     recorded_at REAL NOT NULL
 ) WITHOUT ROWID
+"""
+
+
+# Beside the replies, so that files made before there were counts go on being used.
+_COUNTS = """
+CREATE TABLE IF NOT EXISTS counts (sha TEXT, model TEXT, tokens INTEGER, PRIMARY KEY (sha, model)) WITHOUT ROWID
 """
 
 
@@ -148,7 +155,13 @@ class Replay:
             await check()
 
     async def count_tokens(self, text: str) -> int | None:
-        return await self.inner.count_tokens(text) if isinstance(self.inner, TokenCounter) else None
+        """As the backend counts, or counted when it was recorded (``None`` where models differed)."""
+        if self.inner is None:
+            return self._recorded.count(text)
+        tokens = await self.inner.count_tokens(text) if isinstance(self.inner, TokenCounter) else None
+        if tokens is not None and self.mode == "cache":
+            self._recorded.keep_count(text, self.inner.name, tokens)
+        return tokens
 
     async def aclose(self) -> None:
         self._recorded.close()
@@ -227,6 +240,22 @@ class _Store:
                 log.warning("replies can't be kept in %s: %s", self.path, error)
             self._warned = True
 
+    def count(self, text: str) -> int | None:
+        try:
+            rows = self._open().execute("SELECT DISTINCT tokens FROM counts WHERE sha = ?", (_sha(text),))
+            found = [row[0] for row in rows]
+        except sqlite3.OperationalError:  # made before counts were kept
+            return None
+        return found[0] if len(found) == 1 else None
+
+    def keep_count(self, text: str, model: str, tokens: int) -> None:
+        try:
+            with self._open() as db:
+                db.execute(_COUNTS)
+                db.execute("INSERT OR IGNORE INTO counts VALUES (?, ?, ?)", (_sha(text), model, tokens))
+        except sqlite3.Error as error:  # it can be counted again
+            log.debug("a count can't be kept in %s: %s", self.path, error)
+
     def close(self) -> None:
         db, self._db = self._db, None
         if db is not None:
@@ -258,8 +287,13 @@ class _LedgerReplies:
 
         self._known: dict[str, _Known] = {}
         try:
-            with Ledger.open(path, read_only=True) as ledger:
+            try:
+                opened = Ledger.open(path, read_only=True)
+            except LedgerError:
+                opened = Ledger.open(path)  # an older format, which has to be brought up to date
+            with opened as ledger:
                 rows = ledger.calls()
+                self._counts = ledger.counts()
         except LedgerError as error:
             raise ConfigError(f"{path} can't be replayed: {error}") from error
         for row in rows:
@@ -276,6 +310,13 @@ class _LedgerReplies:
         return self._known.get(request_id)
 
     def keep(self, request_id: str, request: ChatRequest, reply: Reply) -> None:
+        raise NotImplementedError("a ledger is only read")
+
+    def count(self, text: str) -> int | None:
+        found = self._counts.get(_sha(text), set())
+        return next(iter(found)) if len(found) == 1 else None
+
+    def keep_count(self, text: str, model: str, tokens: int) -> None:
         raise NotImplementedError("a ledger is only read")
 
     def close(self) -> None:
@@ -314,6 +355,10 @@ def _open(path: Path, *, create: bool) -> _Store | _LedgerReplies:
     if version > VERSION:
         raise ConfigError(f"{path} was made by a newer agentcomm; update this one or name another file")
     return store
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _canonical(request: ChatRequest) -> str:

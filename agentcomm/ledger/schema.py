@@ -107,6 +107,13 @@ MIGRATIONS: tuple[Migration, ...] = (
             body BLOB NOT NULL)""",
         "CREATE INDEX channels_by_item ON channels (item, sample)",
     ),
+    (
+        """CREATE TABLE counts (
+            sha BLOB NOT NULL,
+            model TEXT NOT NULL,
+            tokens INTEGER NOT NULL,
+            PRIMARY KEY (sha, model)) WITHOUT ROWID""",
+    ),
 )
 
 

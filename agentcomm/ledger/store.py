@@ -46,6 +46,7 @@ from agentcomm.ledger.writer import (
 
 BUSY_TIMEOUT_S = 30.0
 _MEMORY = Path(":memory:")
+_NO_COUNTS: Mapping[tuple[str, str], int] = {}
 
 
 class Ledger:
@@ -204,8 +205,13 @@ class Ledger:
 
         await self._write(add)
 
-    async def record_channel(self, row: ChannelRow) -> None:
+    async def record_channel(
+        self, row: ChannelRow, counts: Mapping[tuple[str, str], int] = _NO_COUNTS
+    ) -> None:
         """Record what a channel made of a message; returns when committed.
+
+        ``counts`` are tokens by (model, text) that the channel went by: a replay of the run has no
+        tokenizer, and must cut where it cut. Only the texts' hashes are kept.
 
         A delivery that was made again (a resumed or repeated episode) has several rows;
         :meth:`channels` gives the last.
@@ -236,9 +242,12 @@ class Ledger:
             self._body(row.text, bodies),
         )
 
+        counted = [(sha_of(text), stored(model), tokens) for (model, text), tokens in counts.items()]
+
         def add(batch: Batch) -> None:
             batch.bodies.update(bodies)
             batch.channels.append(values)
+            batch.counts += counted
 
         await self._write(add)
 
@@ -410,6 +419,14 @@ class Ledger:
             values,
         )
         return [_channel(r) for r in rows]
+
+    def counts(self) -> dict[str, set[int]]:
+        """Tokens that channels counted, by the text's SHA-256 (hex); several where models differ."""
+        found: dict[str, set[int]] = {}
+        self.flush()
+        for sha, tokens in self._all("SELECT sha, tokens FROM counts", ()):
+            found.setdefault(sha.hex(), set()).add(tokens)
+        return found
 
     def reply(
         self, item: str, sample: int, round: int, agent: str, request_id: str, edge: str | None = None

@@ -132,6 +132,7 @@ class Batch:
     deliveries: list[Values] = field(default_factory=list)
     episodes: list[Values] = field(default_factory=list)
     channels: list[Values] = field(default_factory=list)
+    counts: list[Values] = field(default_factory=list)
     waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = field(default_factory=list)
     events: list[threading.Event] = field(default_factory=list)
 
@@ -174,6 +175,7 @@ _CALLS = Statements("calls", CALL_COLUMNS, tail=_FINISH)
 _DELIVERIES = Statements("deliveries", DELIVERY_COLUMNS, "INSERT OR IGNORE")
 _EPISODES = Statements("episodes", EPISODE_COLUMNS)
 _CHANNELS = Statements("channels", CHANNEL_COLUMNS)
+_COUNTS = Statements("counts", ("sha", "model", "tokens"), "INSERT OR IGNORE")
 
 
 def commit(connection: sqlite3.Connection, batch: Batch, known: set[bytes]) -> None:
@@ -188,6 +190,7 @@ def commit(connection: sqlite3.Connection, batch: Batch, known: set[bytes]) -> N
         _DELIVERIES.insert(connection, batch.deliveries)
         _EPISODES.insert(connection, batch.episodes)
         _CHANNELS.insert(connection, batch.channels)
+        _COUNTS.insert(connection, batch.counts)
         connection.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
