@@ -23,7 +23,8 @@ def compare(
     controls: Annotated[
         bool,
         typer.Option(
-            "--controls", help="Add the controls run beside the first RUN, and say which are missing."
+            "--controls",
+            help="Add the controls run beside a RUN (one with a policy first), and say which are missing.",
         ),
     ] = False,
     common: Annotated[
@@ -43,11 +44,13 @@ def compare(
 
     from agentcomm.errors import ConfigError
     from agentcomm.evaluation.compare import compare as compare_runs
-    from agentcomm.evaluation.control_runs import check_controls, control_paths
+    from agentcomm.evaluation.control_runs import check_controls, control_paths, is_learned
 
     if controls:
         named = {p.resolve() for p in runs}
-        runs = [*runs, *(p for p in control_paths(runs[0]) if p.resolve() not in named)]
+        # Of several runs with controls, those of one with a policy: it is what has to prove itself.
+        beside = [control_paths(p) for p in sorted(runs, key=lambda p: not is_learned(p))]
+        runs = [*runs, *(p for p in next(filter(None, beside), []) if p.resolve() not in named)]
         report = check_controls(runs)
         if len(runs) == 1:
             raise ConfigError(

@@ -410,6 +410,17 @@ def control_paths(path: Path) -> list[Path]:
     return [p for p in runs if RunDir(p).config_path.exists() and RunDir(p).ledger_path.exists()]
 
 
+def is_learned(path: Path) -> bool:
+    """Whether a policy, or another function of the item, chose a run's topologies.
+
+    Raises
+    ------
+    ConfigError
+        If it is no run.
+    """
+    return _is_learned(RunDir.open(path).config())
+
+
 def check_controls(paths: Sequence[Path]) -> ControlReport:
     """What the comparison of these runs has and lacks; about the run that has most of its controls here.
 
@@ -430,7 +441,8 @@ def check_controls(paths: Sequence[Path]) -> ControlReport:
                 found.setdefault(str(mark.get("name")), []).append(p)
         return found
 
-    claim = max(claims, key=lambda p: len(controls_of(p)))  # the first of equals
+    # Of equals one with a policy, then the first.
+    claim = max(claims, key=lambda p: (len(controls_of(p)), _is_learned(configs[p])))
     found = controls_of(claim)
     if "self_consistency_calls" in found:
         found.setdefault("self_consistency", []).extend(found.pop("self_consistency_calls"))

@@ -101,6 +101,8 @@ def test_it_ends_with_what_was_cut_and_what_it_saved_and_the_policy_is_used(team
         "runs/cut",
         "--policy",
         "p",
+        "--controls",
+        "complete,untrained",
         "--json",
     )
     assert used.code == 0, used.err
@@ -108,6 +110,9 @@ def test_it_ends_with_what_was_cut_and_what_it_saved_and_the_policy_is_used(team
     assert config["topology"]["method"] == "gptswarm"
     told = agentcomm("compare", "runs/whole", "runs/cut")
     assert told.code == 0 and "learning its policy took" in told.out
+    beside = agentcomm("compare", "runs/whole", "runs/cut", "--controls", "--json").json
+    assert [r["run"] for r in beside["runs"]] == ["whole", "cut", "cut-complete"]
+    assert beside["controls"]["run"] == "cut" and "random" in beside["controls"]["missing"]
     assert agentcomm("compare", "runs/whole", "runs/cut", "--amortise", "0").code == 2
     assert agentcomm("view", "runs/cut", "--out", "report.html").code == 0
     assert agentcomm("ledger", "p/learning", "--json").code == 0
