@@ -17,7 +17,7 @@ from agentcomm.pruning.embeddings import HashEmbedder  # noqa: E402
 from agentcomm.pruning.environment import Budget, Metered, Outcome, Trial  # noqa: E402
 from agentcomm.pruning.inference import Architecture, NetworkPolicy  # noqa: E402
 from agentcomm.pruning.network import TopologyNetwork  # noqa: E402
-from agentcomm.pruning.planted import PlantedWorld, best_static  # noqa: E402
+from agentcomm.pruning.planted import PlantedWorld  # noqa: E402
 from agentcomm.pruning.policy import Card  # noqa: E402
 from agentcomm.pruning.pool import Arrays, FloatArray  # noqa: E402
 from agentcomm.pruning.realise import EdgeProbabilities, Realisation  # noqa: E402
@@ -47,13 +47,19 @@ async def on_planted(world: PlantedWorld, seed: int = 0, **settings: Any) -> Net
 
 
 async def test_items_that_need_different_teams_get_them() -> None:
-    world = PlantedWorld(1, agents=4, domains=2, misleaders=1)
-    policy = await on_planted(world, iterations=100, entropy=0.05, lr=0.01)
-    _, static = best_static(world)
-    found = world.assess(policy)
-    assert found.regret < 0.5 * static
-    first, second = (next(i for i in world.items(50, "score") if world.domain_of(i) == d) for d in (0, 1))
-    assert policy(first) != policy(second)
+    def worth(item: Item, arrays: Arrays) -> float:
+        i, j, idle = (0, 1, 2) if item.metadata["k"] % 2 else (1, 0, 3)
+        return float(arrays.spatial[i, j]) - 0.5 * float(arrays.keep[idle])
+
+    env = Toy(toy_pool(4), worth)
+    items = toy_items(6)
+    network = network_for(4)
+    batches = await train_network(
+        network, items, Metered(env), SMALL, iterations=60, queries=6, group=8, lr=0.01, entropy=0.05
+    )
+    assert len(batches) == 60
+    policy = NetworkPolicy(env.pool, Card("x"), network.architecture, network.arrays(), SMALL)
+    assert [worth(item, env.pool.arrays(policy(item))) for item in items] == [1.0] * 6
 
 
 @pytest.mark.slow
