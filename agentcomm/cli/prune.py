@@ -112,6 +112,7 @@ def prune(
     """
     import anyio
 
+    from agentcomm.errors import TaskError
     from agentcomm.loading import load_task
     from agentcomm.pruning.fitting import learn
 
@@ -120,7 +121,15 @@ def prune(
     if limit is not None:
         o.positive(limit, "--limit")
         loading.setdefault("limit", limit)
-    work = load_task(task, loading)
+    try:
+        work = load_task(task, loading)
+    except TaskError as error:
+        if "has no option split" not in str(error):
+            raise
+        raise TaskError(
+            f"{error}; learning needs items of its own, so the task has to take split= and give those of "
+            f"'learn', 'validate' and 'score' (agentcomm.evaluation.splits)"
+        ) from error
     validate = o.other_split(task, loading, "validate")
     options = o.run_options(
         temperature=temperature,
@@ -322,8 +331,8 @@ def sentences(s: Savings, spent: Any) -> list[str]:
         lines.append("tokens an item: unknown, the model doesn't tell them")
     if s.score_before is not None and s.score_after is not None:
         lines.append(
-            f"score on these {s.measured} learn items: {s.score_before:.2f} before, {s.score_after:.2f} after; what it "
-            f"learned from promises nothing, agentcomm eval tells on other items"
+            f"score on these {s.measured} learn items: {s.score_before:.2f} before, {s.score_after:.2f} after (it has "
+            f"learned from these, so that promises nothing: agentcomm eval tells, on others)"
         )
     failed = f", {spent['failed']:,} of them failed" if spent.get("failed") else ""
     dollars = f", ${spent['cost']:.4f}" if spent.get("cost") is not None else ""

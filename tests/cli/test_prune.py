@@ -237,6 +237,13 @@ def test_words_that_can_not_be_meant_are_refused_in_one_sentence(name: str, team
     assert not Path("p/policy.json").exists()
 
 
+def test_a_task_without_splits_is_told_what_it_lacks(team: Path, tmp_path: Path) -> None:
+    whole = write(tmp_path, "whole.py", SUMS.replace('split: str = "score", ', "").replace("split ==", "'score' ==").replace("[split]", "['score']").replace("{split}", "score").replace(": split}", ": 'score'}"))  # fmt: skip
+    assert agentcomm("eval", team, whole, "--model", "mock/echo", "--out", "r").code == 0
+    done = prune(team, whole, *METHOD)
+    assert done.code == 2 and "take split= and give those of 'learn'" in done.complaint
+
+
 def test_tokens_that_run_out_end_with_1_and_say_how_to_go_on(team: Path, sums: Path) -> None:
     done = prune(team, sums, *METHOD, "--tokens", "700", "--concurrency", "1")
     assert done.code == 1 and "raise the limit to go on" in done.complaint
