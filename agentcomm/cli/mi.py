@@ -265,7 +265,7 @@ def show(facts: dict[str, Any], measured: Measured) -> None:
     length = number(messages["mean_length"], 1)
     console.print(
         f"{facts['compressor']} on {facts['task']}: {estimate.quantity}, scored by {facts['scorer']}\n"
-        f"N = {estimate.N} contexts, M = {estimate.M} messages each, {length} {messages['unit']}s on average",
+        f"N = {estimate.N} contexts, M = {estimate.M} messages each, {length} {_plural(messages['unit'])} on average",
         markup=False,
     )
     lower, upper = "lower bound", estimate.upper_label
@@ -310,6 +310,12 @@ def show(facts: dict[str, Any], measured: Measured) -> None:
         )
     if "results" in facts:
         console.print(f"results: {facts['results']}", markup=False)
+
+
+def _plural(unit: str) -> str:
+    """``"token of m"``: ``"tokens of m"``."""
+    first, *rest = unit.split(" ", 1)
+    return " ".join([f"{first}s", *rest])
 
 
 def _tempered(estimate: Any) -> str:

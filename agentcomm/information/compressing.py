@@ -40,6 +40,8 @@ class CompressPrompt:
         ``"question"``: with respect to a question; ``"general"``: whatever will be asked.
     instruction:
         What to do with the text above.
+    lead:
+        What introduces the question, still the same for all of them.
     budget:
         Tokens asked for, or ``None``.
 
@@ -55,6 +57,7 @@ class CompressPrompt:
 
     name: str
     instruction: str
+    lead: str = ""
     budget: int | None = None
 
     @property
@@ -65,11 +68,11 @@ class CompressPrompt:
 
     def head(self, context: str) -> str:
         """What is the same for all questions about a text."""
-        return f"Text:\n{context}\n\n{self.instruction}{self._limit()}"
+        return f"Text:\n{context}\n\n{self.instruction}{self._limit()}{self.lead}"
 
     def tail(self, query: str) -> str:
         """The question, or nothing where there is none."""
-        return f"\nQuestion: {query}" if query else ""
+        return f" {query}" if query else ""
 
     def user(self, context: str, query: str) -> str:
         """The whole request."""
@@ -93,7 +96,7 @@ class CompressPrompt:
         return f" Use at most {max(1, int(self.budget * WORDS_PER_TOKEN))} words."
 
 
-QUESTION = CompressPrompt("question", _FOR_A_QUESTION)
+QUESTION = CompressPrompt("question", _FOR_A_QUESTION, "\nQuestion:")
 GENERAL = CompressPrompt("general", _FOR_ANY_QUESTION)
 
 
