@@ -66,9 +66,11 @@ class EdgeAdherence:
             self.budget = max(self.budget or 0, row.budget)
             self.over_budget += row.tokens is not None and row.tokens > row.budget
         for reason in row.reason.split(", "):
-            code = reason.partition(":")[0]
+            code, colon, _ = reason.partition(":")
             if _CODE.fullmatch(code):
                 self.reasons[code] += 1
+            if colon:
+                break  # what follows is somebody's words
         if row.status == "failed":
             return  # nothing was read, so nothing was saved
         if row.tokens is None or row.original_tokens is None:
