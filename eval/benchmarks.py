@@ -32,7 +32,7 @@ from agentcomm.options import RunOptions
 from agentcomm.task import Task
 
 HERE = Path(__file__).parent
-LONGEST = {"mmlu": 48, "arc_challenge": 48, "humaneval": 256}
+LONGEST = {"mmlu": 48, "arc_challenge": 48, "humaneval": 512}
 
 
 def commit() -> str:

@@ -17,6 +17,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -286,6 +287,77 @@ def table(settings: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+STYLE = """
+  svg { background: #fff; color: #1f2937; font: 12px system-ui, sans-serif } text { fill: currentColor }
+  .title { font-weight: 600; font-size: 13px } .axis { stroke: #9ca3af } .grid { stroke: #e5e7eb }
+  .complete { stroke: #d97706; fill: #d97706 } .policy { stroke: #4f46e5; fill: #4f46e5 }
+  .control { stroke: #9ca3af; fill: #9ca3af } .bar { stroke-width: 1.5 }
+  @media (prefers-color-scheme: dark) {
+    svg { background: #0f172a; color: #e2e8f0 } .grid { stroke: #1e293b } .axis { stroke: #475569 }
+    .policy { stroke: #a5b4fc; fill: #a5b4fc } .complete { stroke: #fbbf24; fill: #fbbf24 }
+  }
+"""
+
+
+def ticks(most: float) -> list[float]:
+    """Round numbers from 0 to ``most``, about five of them."""
+    size = 10 ** np.floor(np.log10(most / 5))
+    step = min((size * k for k in (1, 2, 5, 10)), key=lambda s: abs(most / s - 5))
+    return [float(v) for v in np.arange(0, most + 1e-9, step)]
+
+
+def picture(name: str, entry: dict[str, Any]) -> str:
+    """Score against input tokens an item, with 95 % intervals: the team, the policies, the controls."""
+    points = [("complete team", "complete", entry["complete"])]
+    points += [(f"{entry['method']} {p['seed']}", "policy", p["run"]) for p in entry["policies"]]
+    points += [(c["label"], "control", c["run"]) for c in entry["controls"] if c["name"] != "complete"]
+
+    def tokens(run: dict[str, Any]) -> float:
+        return float(run["tokens"]["input"]) / max(1, run["items"])
+
+    width, height, left, low = 640, 360, 56, 44
+    most = 1.12 * max(tokens(r) for *_, r in points)
+    top = min(1.0, 1.15 * max(r["score"]["high"] for *_, r in points))
+
+    def x(t: float) -> float:
+        return left + t / most * (width - left - 24)
+
+    def y(v: float) -> float:
+        return height - low - v / top * (height - low - 40)
+
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img"><style>{STYLE}</style>',
+        f'<text class="title" x="{left}" y="22">{escape(entry["graph"])} on {escape(name)}, '
+        f"{escape(entry['model'])}: score against what agents read</text>",
+    ]
+    for v in ticks(top):
+        out.append(f'<line class="grid" x1="{left}" x2="{width - 24}" y1="{y(v):.1f}" y2="{y(v):.1f}"/>')
+        out.append(f'<text x="{left - 8}" y="{y(v) + 4:.1f}" text-anchor="end">{v:.2f}</text>')
+    out += [
+        f'<text x="{x(t):.1f}" y="{height - low + 18}" text-anchor="middle">{t:.0f}</text>'
+        for t in ticks(most)
+    ]
+    out.append(
+        f'<text x="{(left + width) / 2}" y="{height - 8}" text-anchor="middle">input tokens an item</text>'
+    )
+    taken: list[tuple[float, float]] = []
+    for label, kind, run in points:
+        s, px = run["score"], x(tokens(run))
+        out.append(
+            f'<line class="{kind} bar" x1="{px:.1f}" x2="{px:.1f}" y1="{y(s["low"]):.1f}" y2="{y(s["high"]):.1f}"/>'
+            f'<circle class="{kind}" cx="{px:.1f}" cy="{y(s["mean"]):.1f}" r="{6 if kind != "control" else 4}">'
+            f"<title>{escape(label)}: {s['mean']:.2f} for {tokens(run):.0f} tokens</title></circle>"
+        )
+        at = y(s["mean"]) + 4
+        while any(abs(at - v) < 12 and abs(px - u) < 90 for u, v in taken):
+            at += 12
+        taken.append((px, at))
+        aside = f'x="{px - 9:.1f}" text-anchor="end"' if px > width - 140 else f'x="{px + 9:.1f}"'
+        out.append(f'<text {aside} y="{at:.1f}">{escape(label)}</text>')
+    return "".join([*out, "</svg>\n"])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -303,10 +375,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--concurrency", type=int, default=48)
     parser.add_argument("--all-random", action="store_true", help="matched random DAGs for every seed")
     parser.add_argument("--runs", type=Path, default=Path("runs/pruning"))
-    parser.add_argument("--draw", action="store_true", help="print the table of what is measured")
+    parser.add_argument(
+        "--draw",
+        action="store_true",
+        help="print the table of what is measured, and draw docs/pruning-SETTING.svg",
+    )
     a = parser.parse_args(arguments)
     if a.draw:
-        print(table(json.loads((HERE / "results" / "pruning.json").read_text())))
+        settings = json.loads((HERE / "results" / "pruning.json").read_text())
+        for name, entry in settings.items():
+            (HERE.parent / "docs" / f"pruning-{name}.svg").write_text(picture(name, entry))
+        print(table(settings))
         return
     if a.setting is None or a.model is None:
         parser.error("name a setting and --model, or --draw")
