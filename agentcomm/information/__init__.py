@@ -6,6 +6,10 @@ A score matrix holds how probable each message is under each context; everything
 from it, with numpy and scipy and no model. ``score_matrix`` is the input, ``cells`` what is left
 of it after failures, ``bounds`` the formulas, ``tempering`` the scale of a critic, ``intervals`` how
 sure it is, ``estimators`` all of them together, ``compare`` two compressors.
+
+Where matrices come from is to the right of that: ``scorers`` fill them (a model in this process, a
+server, critics without a model), ``compressing`` holds the words of the request, ``measuring`` leads from
+a task to an estimate, ``efficiency`` gives bits per token, ``matrix_files`` keeps a matrix.
 """
 
 from __future__ import annotations

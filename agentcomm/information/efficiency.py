@@ -74,7 +74,7 @@ def bits_per(
     >>> matrix = ScoreMatrix.from_array(np.log(np.full((4, 4), 0.01) + 0.96 * np.eye(4)))
     >>> found = bits_per(matrix, [10, 10, 20, 20], "byte")
     >>> round(found.bits, 3), found.mean_length
-    (0.117, 15.0)
+    (0.13, 15.0)
     """
     counted = np.asarray(lengths, dtype=np.float64)
     if counted.shape != (len(matrix.logp),):
