@@ -1,0 +1,319 @@
+"""Search: which message format works, found without training (``dialogue.md`` section 7).
+
+Successive halving. All formats of a rung play the same items, each rung fresh ones; the best half
+goes on, then the best quarter. Natural language is in every rung and in the final comparison, on
+items that nothing was chosen on. It is replaced only where the winner's reward is surely higher and
+its score not lower: "keep natural language" is a result.
+
+Rewards are normalised by a constant that is calibrated first, with natural language; never by the
+longest of a group, which would depend on which formats were drawn.
+
+Deliberately absent: how a dialogue is played (:mod:`agentcomm.dialogue.play`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from agentcomm.dialogue.formats import BANDIT, NATURAL, Format, pool
+from agentcomm.dialogue.reward import Dialogue, RewardConfig, RewardTerms, quantile, reward
+from agentcomm.errors import ConfigError, TaskError
+from agentcomm.evaluation.stats import PairedDifference, paired_bootstrap
+
+
+class Arena(Protocol):
+    """Where dialogues are played."""
+
+    async def play(self, format: Format, items: Sequence[int], purpose: str) -> list[Dialogue | None]:
+        """One dialogue for each place in the list of items, in their order; ``None`` where a call failed.
+
+        ``items`` are places in the ``learn`` items, or in the ``validate`` items for the purpose
+        ``"accept"``.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """How many dialogues a search plays.
+
+    Parameters
+    ----------
+    calibrate:
+        Items for the normaliser.
+    rungs:
+        Items of each rung; formats are halved, then quartered, ... between them.
+    accept:
+        ``validate`` items of the final comparison.
+    quantile:
+        Of natural language's tokens: the normaliser.
+    tolerance:
+        The loss of score that doesn't matter.
+    """
+
+    calibrate: int = 30
+    rungs: tuple[int, ...] = (8, 16, 32)
+    accept: int = 32
+    quantile: float = 0.85
+    tolerance: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.calibrate < 1 or self.accept < 1 or not self.rungs or min(self.rungs) < 1:
+            raise ConfigError(f"a search needs items in every step, not {self}")
+
+    @property
+    def learn_items(self) -> int:
+        return self.calibrate + sum(self.rungs)
+
+    def most(self, formats: int) -> int:
+        """Dialogues at most: calibration, rungs with natural language appended, final comparison.
+
+        >>> SearchPlan().most(12)
+        430
+        """
+        arms = [formats if r == 0 else math.ceil(formats / 2**r) + 1 for r in range(len(self.rungs))]
+        played = sum(min(a, formats) * n for a, n in zip(arms, self.rungs, strict=True))
+        return self.calibrate + played + 2 * self.accept
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a format did in a rung; means over the items on which nothing failed."""
+
+    format: str
+    rung: int
+    items: int
+    failed: int
+    reward: float | None
+    task: float | None
+    tokens: float | None
+    total_tokens: float | None
+    nll: float | None
+    kept: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Parameters
+    ----------
+    adopted:
+        The format to use; ``natural`` where nothing was surely better.
+    winner:
+        The best other format of the last rung, which was compared with natural language.
+    standings:
+        Every rung, best first, and the final comparison as the rung after the last.
+    reward, task:
+        Winner minus natural language on the ``validate`` items.
+    dialogues:
+        Played, failed ones included.
+    spent:
+        ``total`` tokens of all dialogues, ``None`` where some are unknown.
+    saved_per_item:
+        Natural language's ``total`` tokens an item minus the winner's, on ``validate``.
+    """
+
+    adopted: str
+    winner: str
+    normaliser: float
+    standings: tuple[Standing, ...]
+    reward: PairedDifference
+    task: PairedDifference
+    dialogues: int
+    spent: int | None
+    saved_per_item: float | None
+
+    @property
+    def break_even(self) -> float | None:
+        """Items after which the search is paid back; ``None``: never, or unknown."""
+        if self.spent is None or self.saved_per_item is None or self.adopted == NATURAL:
+            return None
+        return break_even(self.spent, self.saved_per_item)
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        if self.adopted == NATURAL:
+            return f"keep natural language: {self.winner} is not surely better"
+        return f"use {self.adopted}: its reward is higher and its score not lower"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "break_even_items": self.break_even,
+            "verdict": self.verdict,
+        }
+
+
+def break_even(spent: float, saved_per_item: float) -> float | None:
+    """Items after which ``spent`` tokens are paid back; ``None`` where nothing is saved.
+
+    >>> break_even(1_200_000, 640 - 400)
+    5000.0
+    """
+    return spent / saved_per_item if saved_per_item > 0 else None
+
+
+def net_saving(items: int, before: float, after: float, spent: float) -> float:
+    """Tokens saved over ``items`` items, what learning took deducted.
+
+    >>> net_saving(10_000, 640, 400, 1_200_000)
+    1200000
+    """
+    return items * (before - after) - spent
+
+
+@dataclass
+class FormatSearch:
+    """Successive halving over message formats.
+
+    Parameters
+    ----------
+    formats:
+        The pool by id; natural language is added where it is missing.
+    plan, config:
+        Sizes, and what is rewarded.
+    seed:
+        Of the bootstrap.
+    """
+
+    formats: Mapping[str, Format] = field(default_factory=lambda: pool(BANDIT))
+    plan: SearchPlan = field(default_factory=SearchPlan)
+    config: RewardConfig = field(default_factory=RewardConfig)
+    seed: int = 0
+
+    async def run(self, arena: Arena) -> SearchResult:
+        """Search, and compare the winner with natural language.
+
+        Raises
+        ------
+        ConfigError
+            If there is only natural language.
+        TaskError
+            If every dialogue of a step failed.
+        """
+        formats = {NATURAL: pool([])[NATURAL], **self.formats}
+        if len(formats) < 2:
+            raise ConfigError("nothing to search among: give a format beside natural language")
+        played: list[Dialogue | None] = []
+
+        async def play(format: str, items: Sequence[int], purpose: str) -> list[Dialogue | None]:
+            found = await arena.play(formats[format], items, purpose)
+            played.extend(found)
+            return found
+
+        plan, natural = self.plan, formats[NATURAL]
+        calibrated = [d for d in await play(natural.id, range(plan.calibrate), "calibrate") if d is not None]
+        if not calibrated:
+            raise TaskError("every dialogue in natural language failed, so nothing can be calibrated")
+        normaliser = quantile([d.tokens[self.config.count] for d in calibrated], plan.quantile)
+
+        standings: list[Standing] = []
+        arms, first = list(formats), plan.calibrate
+        for rung, size in enumerate(plan.rungs):
+            items = range(first, first + size)
+            first += size
+            rows = [self._standing(a, rung + 1, await play(a, items, "search"), normaliser) for a in arms]
+            rows.sort(key=lambda s: -math.inf if s.reward is None else s.reward, reverse=True)
+            if rows[0].reward is None:
+                raise TaskError(f"every dialogue of rung {rung + 1} failed; see the ledger for why")
+            count = math.ceil(len(formats) / 2 ** (rung + 1)) if rung + 1 < len(plan.rungs) else 1
+            arms = [s.format for s in rows[:count]]
+            standings += [_kept(s, s.format in arms) for s in rows]
+            if rung + 1 < len(plan.rungs) and natural.id not in arms:
+                arms.append(natural.id)
+        last = [s for s in standings if s.rung == len(plan.rungs)]
+        winner = next(s.format for s in last if s.format != natural.id)
+        return await self._accept(winner, normaliser, standings, play, played)
+
+    async def _accept(
+        self,
+        winner: str,
+        normaliser: float,
+        standings: list[Standing],
+        play: Any,
+        played: list[Dialogue | None],
+    ) -> SearchResult:
+        items = range(self.plan.accept)
+        ours = await play(winner, items, "accept")
+        theirs = await play(NATURAL, items, "accept")
+        rung = len(self.plan.rungs) + 1
+        both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+        if not both:
+            raise TaskError("every dialogue of the final comparison failed; see the ledger for why")
+        a = [reward(d, normaliser, self.config) for d, _ in both]
+        b = [reward(d, normaliser, self.config) for _, d in both]
+        rng = np.random.default_rng([self.seed, 7])
+        better = paired_bootstrap([t.total for t in a], [t.total for t in b], rng=rng)
+        right = paired_bootstrap([t.task for t in a], [t.task for t in b], rng=rng)
+        adopt = _surely_above(better) and right.mean is not None and right.mean >= -self.plan.tolerance
+        adopted = winner if adopt else NATURAL
+        rows = [self._standing(f, rung, d, normaliser) for f, d in ((winner, ours), (NATURAL, theirs))]
+        totals = [d.tokens.get("total") for d in played if d is not None]
+        spent = sum(t for t in totals if t is not None)
+        full = [(x.tokens.get("total"), y.tokens.get("total")) for x, y in both]
+        saved = [y - x for x, y in full if x is not None and y is not None]
+        return SearchResult(
+            adopted=adopted,
+            winner=winner,
+            normaliser=normaliser,
+            standings=(*standings, *(_kept(s, s.format == adopted) for s in rows)),
+            reward=better,
+            task=right,
+            dialogues=len(played),
+            spent=spent if None not in totals else None,
+            saved_per_item=float(np.mean(saved)) if len(saved) == len(full) else None,
+        )
+
+    def _standing(
+        self, format: str, rung: int, dialogues: Sequence[Dialogue | None], normaliser: float
+    ) -> Standing:
+        there = [d for d in dialogues if d is not None]
+        terms = [reward(d, normaliser, self.config) for d in there]
+        totals = [d.tokens["total"] for d in there if "total" in d.tokens]
+        return Standing(
+            format=format,
+            rung=rung,
+            items=len(there),
+            failed=len(dialogues) - len(there),
+            reward=_mean([t.total for t in terms]),
+            task=_mean([t.task for t in terms]),
+            tokens=_mean([float(t.tokens) for t in terms]),
+            total_tokens=_mean([float(t) for t in totals]) if len(totals) == len(there) else None,
+            nll=_mean([t.nll for t in terms if t.nll is not None]),
+            kept=False,
+        )
+
+
+def _kept(standing: Standing, kept: bool) -> Standing:
+    return Standing(**{**asdict(standing), "kept": kept})
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _surely_above(difference: PairedDifference) -> bool:
+    """Whether the lower bound is above 0; equal differences on every item have no other bound than themselves."""
+    if difference.low is not None:
+        return difference.low > 0
+    return difference.mean is not None and difference.mean > 0
+
+
+def best_of_n(groups: Sequence[Sequence[RewardTerms]]) -> list[int | None]:
+    """For each item the sample with the highest reward, as :func:`agentcomm.dialogue.select.best_of`.
+
+    What it costs is every sample of every item, at every use.
+    """
+    from agentcomm.dialogue.select import best_of
+
+    return [best_of(group) for group in groups]

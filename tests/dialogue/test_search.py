@@ -1,0 +1,120 @@
+"""Format search: finds a planted format within its budget, or keeps natural language."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from agentcomm.dialogue.formats import BANDIT, NATURAL, Format, pool
+from agentcomm.dialogue.reward import Dialogue, RewardConfig, Utterance
+from agentcomm.dialogue.search import FormatSearch, SearchPlan, break_even, net_saving
+from agentcomm.errors import ConfigError, TaskError
+
+CONFIG = RewardConfig(loss_weight=0.0, min_tokens=8)
+pytestmark = pytest.mark.anyio
+
+
+class Scripted:
+    """Formats with fixed tokens and chances of success; what was asked is kept."""
+
+    def __init__(self, arms: Mapping[str, tuple[int, float]], seed: int = 0, failing: str = "") -> None:
+        self.arms, self.seed, self.failing = arms, seed, failing
+        self.asked: list[tuple[str, tuple[int, ...], str]] = []
+
+    async def play(self, format: Format, items: Sequence[int], purpose: str) -> list[Dialogue | None]:
+        self.asked.append((format.id, tuple(items), purpose))
+        tokens, chance = self.arms.get(format.id, (78, 0.9))
+        if format.id == self.failing:
+            return [None] * len(items)
+        place = sum(map(ord, format.id + purpose))
+        made: list[Dialogue | None] = []
+        for i in items:
+            luck = np.random.default_rng([self.seed, place, i]).random()
+            said = (Utterance("alice", f"{i}"),)
+            made.append(Dialogue(float(luck < chance), said, {"message": tokens, "total": 3 * tokens}))
+        return made
+
+
+PLANTED = {NATURAL: (80, 1.0), "json": (50, 1.0), "abbreviations": (20, 0.4)}
+
+
+async def test_the_worked_example_adopts_json_within_its_budget() -> None:
+    arena = Scripted(PLANTED)
+    found = await FormatSearch(config=CONFIG).run(arena)
+    assert found.normaliser == 81.0 and found.adopted == "json"
+    rewards = {s.format: s.reward for s in found.standings if s.rung == 4}
+    assert rewards == {"json": pytest.approx(0.630, abs=1e-3), NATURAL: pytest.approx(0.407, abs=1e-3)}
+    assert 30 + 288 + 64 <= found.dialogues <= 430
+    assert found.spent is not None and found.saved_per_item == 90.0
+    assert found.break_even == pytest.approx(found.spent / 90)
+    assert found.verdict == "use json: its reward is higher and its score not lower"
+
+
+async def test_a_format_that_loses_score_is_not_adopted_however_short() -> None:
+    found = await FormatSearch(config=CONFIG).run(Scripted({**PLANTED, "json": (50, 0.6)}))
+    assert found.adopted == NATURAL and found.break_even is None
+    assert found.verdict.startswith("keep natural language")
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_planted_best_format_is_found_with_noise(seed: int) -> None:
+    arms = {id: (60 + 3 * k, 0.8) for k, id in enumerate(BANDIT)}
+    found = await FormatSearch(config=CONFIG, seed=seed).run(Scripted({**arms, "logic": (15, 0.95)}, seed))
+    assert found.adopted == "logic" and found.dialogues <= 430
+
+
+async def test_formats_of_a_rung_play_the_same_items_each_rung_fresh_ones_and_natural_is_in_all() -> None:
+    arena = Scripted(PLANTED)
+    await FormatSearch(config=CONFIG).run(arena)
+    rungs: dict[tuple[int, ...], list[str]] = {}
+    for format, items, purpose in arena.asked:
+        if purpose == "search":
+            rungs.setdefault(items, []).append(format)
+    sizes = [len(items) for items in rungs]
+    assert sizes == [8, 16, 32] and next(len(f) for f in rungs.values()) == 12
+    assert all(NATURAL in formats for formats in rungs.values())
+    used = [i for items in rungs for i in items]
+    assert len(set(used)) == len(used) and min(used) == 30  # nothing it was calibrated on
+    finals = [(f, i) for f, i, purpose in arena.asked if purpose == "accept"]
+    assert [f for f, _ in finals] == ["json", NATURAL] and finals[0][1] == finals[1][1]
+
+
+async def test_an_absurdly_long_format_leaves_the_others_rewards_alone() -> None:
+    def rewards(found: object) -> dict[str, float]:
+        return {s.format: s.reward for s in found.standings if s.rung == 1}  # type: ignore[attr-defined]
+
+    plain = await FormatSearch(config=CONFIG).run(Scripted(PLANTED))
+    absurd = await FormatSearch(config=CONFIG).run(Scripted({**PLANTED, "code": (1900, 1.0)}))
+    a, b = rewards(plain), rewards(absurd)
+    assert {k: v for k, v in a.items() if k != "code"} == {k: v for k, v in b.items() if k != "code"}
+
+
+async def test_a_format_whose_calls_fail_drops_out_and_is_counted() -> None:
+    found = await FormatSearch(config=CONFIG).run(Scripted(PLANTED, failing="code"))
+    (row,) = [s for s in found.standings if s.format == "code"]
+    assert (row.items, row.failed, row.reward, row.kept) == (0, 8, None, False)
+    assert found.adopted == "json"
+
+
+async def test_when_natural_language_fails_everywhere_nothing_is_calibrated() -> None:
+    with pytest.raises(TaskError, match="calibrated"):
+        await FormatSearch(config=CONFIG).run(Scripted(PLANTED, failing=NATURAL))
+
+
+async def test_equal_rewards_keep_natural_language() -> None:
+    found = await FormatSearch(config=CONFIG).run(Scripted(dict.fromkeys(BANDIT, (80, 1.0))))
+    assert found.adopted == NATURAL
+
+
+async def test_natural_language_alone_is_nothing_to_search_among() -> None:
+    with pytest.raises(ConfigError, match="beside natural language"):
+        await FormatSearch(formats=pool([]), config=CONFIG).run(Scripted(PLANTED))
+    with pytest.raises(ConfigError, match="items in every step"):
+        SearchPlan(rungs=())
+
+
+def test_learning_is_paid_back_as_in_the_worked_example() -> None:
+    assert break_even(1_200_000, 640 - 400) == 5000
+    assert break_even(1_200_000, 0) is None
+    assert net_saving(10_000, 640, 400, 1_200_000) == 1_200_000
+    assert net_saving(10_000, 640, 400, 1_200_000) / (10_000 * 640) == pytest.approx(0.1875)
