@@ -2,7 +2,8 @@
 
 Characters are Unicode's extended grapheme clusters (UAX 29): a letter with its accents, a flag, an
 emoji of several code points. :func:`whole_at` may call a few places inside that the standard
-allows, never the other way round; a test compares it with the ``regex`` package.
+allows (around code points that this Python doesn't know yet, too), never the other way round; a test
+compares it with the ``regex`` package.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ _ENDS = re.compile(
     r"|(?P<line>\n+)"
 )
 _SHORT = re.compile(r"(?:^|[\s(])(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|e\.g|i\.e|cf|No|Fig|Eq|approx|[A-Z])\.$")
-_PREPEND = frozenset("\u0d4e\U000111c2\U000111c3\U0001193f\U00011941\U00011a3a\U00011d46\U00011f02") | {
-    chr(c) for c in range(0x11A84, 0x11A8A)
-}
+_PREPEND = frozenset(
+    "\u0d4e\u1cf5\u1cf6\U000111c2\U000111c3\U0001193f\U00011941\U00011a3a\U00011d46\U00011f02"
+) | {chr(c) for c in range(0x11A84, 0x11A8A)}
 
 Place = tuple[int, int]
 """Start and end of a piece of a text, in code points."""
@@ -40,9 +41,9 @@ def whole_at(text: str, i: int) -> bool:
     if a < "\u0300" and b < "\u0300":
         # Latin: only a line break of two signs (and the soft hyphen) needs care.
         return not (a == "\r" and b == "\n") and "\xad" not in (a, b)
-    if a == _ZWJ or a in _PREPEND or unicodedata.category(a) == "Cf":
+    if a == _ZWJ or a in _PREPEND or unicodedata.category(a) in ("Cf", "Cn"):
         return False
-    if unicodedata.category(b) in ("Mn", "Me", "Mc", "Cf") or 0x1F3FB <= ord(b) <= 0x1F3FF:
+    if unicodedata.category(b) in ("Mn", "Me", "Mc", "Cf", "Cn") or 0x1F3FB <= ord(b) <= 0x1F3FF:
         return False
     if b in "\u0e33\u0eb3\uff9e\uff9f" or (_high(a) and 0xDC00 <= ord(b) <= 0xDFFF):
         return False
@@ -77,7 +78,7 @@ def _conjunct(text: str, i: int) -> bool:
     """Whether ``text[i]`` is joined to what is before it by a virama."""
     if unicodedata.category(text[i]) != "Lo":
         return False
-    while i > 0 and (unicodedata.category(text[i - 1]) in ("Mn", "Mc") or text[i - 1] == _ZWJ):
+    while i > 0 and unicodedata.category(text[i - 1]) in ("Mn", "Mc", "Me", "Cf"):
         i -= 1
         if unicodedata.combining(text[i]) == 9:
             return True
