@@ -73,7 +73,11 @@ def prune(
         typer.Option("--records", help="File of rollouts to use and to add to, instead of the folder's own."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", help="So many learn items at most. Default: 200.")
+        int | None,
+        typer.Option(
+            "--limit",
+            help="So many learn items at most; fewer cost less, more replies then come from the cache. Default: 200.",
+        ),
     ] = None,
     draws: Annotated[
         int,
