@@ -7,10 +7,13 @@
 3. *What to try next* is drawn by Thompson sampling (Thompson 1933; batched): of many candidates,
    random teams and neighbours of the best so far, each draw from the posterior names the one that
    would be best if it were true. Promising and unknown teams get rollouts, others none.
-4. At the end the team with the best lower bound on its *gain over the complete team* is taken,
-   then cut: whatever can go without lowering that bound goes, since its tokens are certain and its
-   use isn't. A kind of question for which no team has a positive bound keeps the complete team, so
-   a budget that shows nothing changes nothing.
+4. The tried team with the best lower bound on its *gain over the complete team* is taken, then
+   *cut*: agents and edges go one after the other as long as what is left may be worth as much,
+   since their tokens are certain and their use isn't. Once a team is surely better than the
+   complete one, a share of every batch tries such cuts, some bolder than what would be decided
+   now, so they are measured before they are believed.
+5. A kind of question for which no tried team has a positive bound starts from the complete team:
+   it loses only parts of which nothing shows that they are worth their tokens.
 
 Tokens are nearly linear in who is kept and who reads whom; they are learned by regression, and
 only scores have to be found out by trying.
@@ -32,7 +35,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import ndtr  # type: ignore[import-untyped]
 
 from agentcomm.errors import ConfigError, TaskError
 from agentcomm.evaluation.splits import hash_of
@@ -44,12 +47,15 @@ from agentcomm.pruning.policy import Arrays, Card, Policy, check_embedder
 from agentcomm.pruning.pool import FloatArray, Pool
 from agentcomm.pruning.realise import EdgeProbabilities
 from agentcomm.pruning.records import Record
-from agentcomm.pruning.team_value import Joint, Observations, TeamValue
+from agentcomm.pruning.team_value import Observations, TeamValue
 from agentcomm.pruning.teams import Space, Team, Teams, smaller
 from agentcomm.task import Item
 
 KINDS, TEAMS, ITEMS = 1, 2, 3
 """Numbers of the generators among those of a seed."""
+
+CUTS = (0.5, 1.0, 1.5, 2.0)
+"""Boldnesses of the cuts that are tried."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,13 @@ class Frugal:
         Rollouts of the complete team on each kind of question.
     caution:
         Standard deviations that a team's gain over the complete team has to lie above what is claimed
-        for it.
+        for it, when a tried team is chosen.
+    boldness:
+        Standard deviations by which a smaller team may seem worse than the chosen one and be taken
+        instead: what a part is worth has to be shown, what it costs is known.
+    trim:
+        Share of each batch that goes to such smaller teams, once a team is surely better than the
+        complete one.
     most_kinds, separation:
         Of :func:`~agentcomm.pruning.clusters.find_clusters`.
     records:
@@ -92,6 +104,8 @@ class Frugal:
     candidates: int = 400
     reference: int = 6
     caution: float = 0.5
+    boldness: float = 1.0
+    trim: float = 0.25
     most_kinds: int = 12
     separation: float = 0.15
     records: Iterable[Record] = ()
@@ -106,10 +120,13 @@ class Frugal:
         ):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}={getattr(self, name)}; it must be at least {least}")
-        if not self.growth > 0 or not self.caution >= 0:
-            raise ConfigError(
-                f"growth={self.growth}, caution={self.caution}; growth must be above 0, caution not below"
-            )
+        if not self.growth > 0:
+            raise ConfigError(f"growth={self.growth}; it must be above 0")
+        for name in ("caution", "boldness"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name}={getattr(self, name)}; it must be at least 0")
+        if not 0 <= self.trim < 1:
+            raise ConfigError(f"trim={self.trim}; it must be at least 0 and below 1")
 
     async def fit(self, items: Sequence[Item], environment: Environment, budget: Budget) -> FrugalPolicy:
         """Learn on ``items`` within ``budget``.
@@ -138,7 +155,8 @@ class Frugal:
             study.note(trials, outcomes)
             log.add(done, outcomes, 0.0, 0.0)
         if not len(study.seen):
-            log.finish()
+            if done:
+                log.finish()  # says what failed
             raise TaskError("nothing to learn from: no rollouts and no records; give a budget or records")
         return study.policy(spending.since(), trace(log.batches))
 
@@ -198,7 +216,8 @@ class _Study:
                 raise TaskError(
                     f"the record of item {record.item!r} says split {record.split!r}; learn from split 'learn' only"
                 )
-            arrays = record.topology(self.pool) and record.arrays
+            record.topology(self.pool)  # refuses another team
+            arrays = record.arrays
             if arrays.keep.ndim == 2:
                 if not all((a == a[0]).all() for a in arrays):
                     continue  # another team in each round: not among those that are searched
@@ -277,17 +296,25 @@ class _Study:
 
     def _promising(self, kind: int, count: int) -> list[Team]:
         """Of many candidates those that draws from the posterior name."""
-        rng, most = self.rng, self.learner.candidates
+        rng, learner = self.rng, self.learner
+        most = learner.candidates
         best = self._tried(kind)
         best = best.take(np.arange(min(40, best.size)))
         starts = np.minimum(rng.exponential(10.0, size=most).astype(np.int64), best.size - 1)
         near = self.space.neighbours(best.take(starts), 1 + rng.geometric(0.5, size=most), rng)
         teams = best.and_(self.space.random(most // 6, rng)).and_(near).distinct
         joint = self.value.joint(teams, kind)
-        distinct = min(count, 40)
+        found: list[Team] = []
+        start = self._best(kind)
+        (gain,), (sd,) = self._gains(kind, Teams.of([start]))
+        if gain > 2.0 * sd:  # surely better than the complete team: now what of it is needed?
+            cuts = [self._cut(kind, start, b) for b in CUTS]
+            found = [cuts[i % len(cuts)] for i in range(round(learner.trim * count))]
+        trimmed = len(found)
+        distinct = min(count - trimmed, 40)
         drawn = joint.draw(rng, distinct) - self._cost(teams)
         chosen = [teams.one(int(i)) for i in drawn.argmax(axis=1)]
-        return [chosen[i % distinct] for i in range(count)]
+        return found + [chosen[i % distinct] for i in range(count - trimmed)]
 
     # -- what is decided ---------------------------------------------------------------------
 
@@ -330,30 +357,66 @@ class _Study:
         return FrugalPolicy(self.pool, card, self.embedder, self.clusters.centres, *stacked)
 
     def choose(self, kind: int) -> Choice:
-        """The team with the best lower bound on its gain over the complete one, cut as far as that rises."""
-        team, bound = self._best(kind, self._tried(kind), self.space.complete, 0.0)
-        while (fewer := smaller(team)) is not None:
-            after, higher = self._best(kind, self.space.executed(fewer), team, bound)
-            if after is team:
-                break
-            team, bound = after, higher
+        """The best team for a kind of question, cut."""
+        team = self._cut(kind, self._best(kind), self.learner.boldness, safe=True)
         gain, sd = self._gains(kind, Teams.of([team]))
         return Choice(team, float(gain[0]), float(sd[0]), *self._confidence(kind, team))
 
-    def _best(self, kind: int, teams: Teams, team: Team, bound: float) -> tuple[Team, float]:
-        """The best of ``teams``, if its bound is above that of ``team``."""
-        for start in range(0, min(teams.size, 600), 200):
-            some = teams.take(np.arange(start, min(start + 200, teams.size)))
+    def _best(self, kind: int) -> Team:
+        """The tried team with the best lower bound on its gain over the complete one, if that is above 0."""
+        tried = self._tried(kind)
+        team, bound = self.space.complete, 0.0
+        for start in range(0, min(tried.size, 600), 200):
+            some = tried.take(np.arange(start, min(start + 200, tried.size)))
             gain, sd = self._gains(kind, some)
             bounds = gain - self.learner.caution * sd
             if bounds.max() > bound:
                 team, bound = some.one(int(bounds.argmax())), float(bounds.max())
-        return team, bound
+        return team
 
-    def _gains(self, kind: int, teams: Teams) -> tuple[FloatArray, FloatArray]:
-        """Mean and standard deviation of the utility of ``teams`` above the complete team's."""
-        every = Teams.of([self.space.complete]).and_(teams)
-        return _above(self.value.joint(every, kind), self._cost(every))
+    def _cut(self, kind: int, team: Team, boldness: float, *, safe: bool = False) -> Team:
+        """``team`` without what isn't shown to be worth its tokens.
+
+        One part after the other goes, as long as what is left may be worth as much as ``team``: as long
+        as the difference is within ``boldness`` standard deviations of 0. ``safe`` keeps the lower
+        bound on the gain over the complete team above 0, too.
+        """
+        left = team
+        while (fewer := smaller(left)) is not None:
+            hope = self._hope(kind, fewer, team, boldness, safe)
+            order = np.argsort(-hope, kind="stable")
+            many = int((hope > 0.0).sum()) // 8
+            if many > 1:  # a large team: several at once, if that is as hopeful
+                both = self._common(fewer.take(order[:many]))
+                if self._hope(kind, both, team, boldness, safe)[0] > 0.0:
+                    left = self.space.executed(both).one(0)
+                    continue
+            if hope[order[0]] <= 0.0:
+                break
+            left = self.space.executed(fewer).one(int(order[0]))
+        return left
+
+    def _hope(self, kind: int, fewer: Teams, team: Team, boldness: float, safe: bool) -> FloatArray:
+        """How much more than ``team`` each may be worth; minus infinity where it isn't safe."""
+        fewer = self.space.executed(fewer)
+        gain, sd = self._gains(kind, fewer, team)
+        hope: FloatArray = gain + boldness * sd
+        if safe:
+            gain, sd = self._gains(kind, fewer)
+            hope[gain - self.learner.caution * sd <= 0.0] = -np.inf
+        return hope
+
+    def _common(self, teams: Teams) -> Teams:
+        """What all of them have, as one team, with the first one's agents if they have none in common."""
+        keep = teams.keep.all(axis=0) if teams.keep.all(axis=0).any() else teams.keep[0]
+        both = keep[:, None] & keep
+        return Teams.of([Team(keep, teams.spatial.all(axis=0) & both, teams.temporal.all(axis=0) & both)])
+
+    def _gains(self, kind: int, teams: Teams, base: Team | None = None) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard deviation of the utility of ``teams`` above that of ``base``, the complete one."""
+        base = self.space.complete if base is None else base
+        gain, sd = self.value.above(teams, base, kind)
+        return gain - self._cost(teams) + self._cost(Teams.of([base])), sd
 
     def _confidence(self, kind: int, team: Team) -> tuple[FloatArray, FloatArray, FloatArray]:
         """How likely it is that the team is worth more with each of its parts than without; 0 for others'.
@@ -364,8 +427,7 @@ class _Study:
         keep, spatial, temporal = (np.zeros(a.shape) for a in team)
         fewer = smaller(team)
         if fewer is not None:
-            every = Teams.of([team]).and_(fewer)
-            gain, sd = _above(self.value.joint(every, kind), self._cost(every))
+            gain, sd = self._gains(kind, fewer, team)
             sure = np.clip(ndtr(-gain / sd), 0.51, 0.99)
         else:
             sure = np.array([])
@@ -377,15 +439,6 @@ class _Study:
             for i, j in np.argwhere(edges).tolist():
                 array[i, j] = next(parts)
         return keep, spatial, temporal
-
-
-def _above(joint: Joint, cost: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and standard deviation of the utility above the first one's, of all others."""
-    utility = joint.mean - cost
-    variance = np.diag(joint.covariance) + joint.covariance[0, 0] - 2.0 * joint.covariance[0]
-    gain: FloatArray = (utility - utility[0])[1:]
-    sd: FloatArray = np.sqrt(np.maximum(variance, 1e-9))[1:]
-    return gain, sd
 
 
 def _mixed(some: list[Team], others: list[Team]) -> list[Team]:

@@ -20,12 +20,16 @@ Deliberately absent: tokens, which are no secret (a regression in :mod:`agentcom
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
+from scipy.linalg import (  # type: ignore[import-untyped]
+    LinAlgError,
+    cho_solve,
+    cholesky,
+    solve_triangular,
+)
 
 from agentcomm.pruning.pool import FloatArray, IntArray
 from agentcomm.pruning.teams import Space, Team, Teams
@@ -33,10 +37,14 @@ from agentcomm.pruning.teams import Space, Team, Teams
 LEAST_NOISE = 0.04
 """Variance of one score at least: nobody is that sure of p = 0 or 1."""
 
+MANY = 800
+"""Tried teams (by kind of question) beyond which kinds are learned apart or as one, not in between: a
+process over all of them takes too long."""
+
 _GRID: dict[str, tuple[float, ...]] = {
     "linear": (0.05, 0.1, 0.2, 0.4),
-    "local": (0.01, 0.02, 0.04, 0.08),
-    "length": (2.0, 4.0, 8.0, 16.0),
+    "local": (0.01, 0.02, 0.04, 0.08, 0.16),
+    "length": (4.0, 8.0, 16.0, 32.0, 64.0),
     "shared": (0.0, 0.5, 1.0),
 }
 """Values that are tried. Little data can't tell little spread from none, and a learner that believes in
@@ -55,13 +63,13 @@ class Hyper:
     edges: float = 0.5
 
     @property
-    def neighbours(self) -> Iterator[Hyper]:
-        """One step up or down the grid in each."""
+    def neighbours(self) -> list[tuple[str, float]]:
+        """One step up or down the grid in each parameter."""
+        found = []
         for name, grid in _GRID.items():
             at = min(range(len(grid)), key=lambda i: abs(grid[i] - getattr(self, name)))
-            for step in (-1, 1):
-                if 0 <= at + step < len(grid):
-                    yield replace(self, **{name: grid[at + step]})
+            found += [(name, grid[i]) for i in (at - 1, at + 1) if 0 <= i < len(grid)]
+        return found
 
 
 @dataclass
@@ -126,7 +134,6 @@ class _Cells(NamedTuple):
     x: FloatArray
     mean: FloatArray
     noise: FloatArray
-    count: FloatArray
 
 
 class _Process(NamedTuple):
@@ -216,24 +223,28 @@ class TeamValue:
             x[pairs[1]],
             np.bincount(at, adjusted) / count,
             np.bincount(at, noise) / count**2,
-            count,
         )
 
     def _choose(self, cells: _Cells) -> None:
         """Walk the grid uphill in the marginal likelihood, a few steps."""
-        best = sum(p.evidence for p in self._fit(cells, self.hyper).values())
+        many = len(cells.mean) > MANY
+        if many and self.hyper.shared not in (0.0, 1.0):
+            apart, one = (replace(self.hyper, shared=value) for value in (0.0, 1.0))
+            self.hyper = apart if self._evidence(cells, apart) >= self._evidence(cells, one) else one
+        best = self._evidence(cells, self.hyper)
         for _ in range(2):
             start = self.hyper
-            for other in list(start.neighbours):
-                if other.shared not in (0.0, 1.0) and len(cells.mean) > 1500:
-                    continue
-                name = next(n for n in _GRID if getattr(other, n) != getattr(start, n))
-                candidate = replace(self.hyper, **{name: getattr(other, name)})
-                evidence = sum(p.evidence for p in self._fit(cells, candidate).values())
-                if evidence > best:
+            for name, value in start.neighbours:
+                if many and name == "shared" and value not in (0.0, 1.0):
+                    value = 1.0 - start.shared
+                candidate = replace(self.hyper, **{name: value})
+                if (evidence := self._evidence(cells, candidate)) > best:
                     best, self.hyper = evidence, candidate
             if self.hyper == start:
                 break
+
+    def _evidence(self, cells: _Cells, hyper: Hyper) -> float:
+        return sum(p.evidence for p in self._fit(cells, hyper).values())
 
     def _fit(self, cells: _Cells, hyper: Hyper) -> dict[int, _Process]:
         """By kind of question; one process under -1 where they have something in common."""
@@ -302,3 +313,21 @@ class TeamValue:
         across = self._across(process, x, kind)
         half = solve_triangular(process.root, across.T, lower=True, check_finite=False)
         return Joint(process.centre + across @ process.weights, prior - half.T @ half)
+
+    def above(self, teams: Teams, base: Team, kind: int) -> tuple[FloatArray, FloatArray]:
+        """Mean and standard deviation [teams] of what they score above ``base``; quick for many."""
+        x = self.features(teams.and_(Teams.of([base])))
+        kinds = np.full(len(x), kind)
+        prior_base = self._covariance(x, x[-1:], kinds, kinds[-1:], self.hyper)[:, 0]
+        prior = self.hyper.constant + self.hyper.linear / self._scale * (x * x).sum(axis=1) + self.hyper.local
+        process = self._at(kind)
+        mean = np.zeros(len(x))
+        if process is not None:
+            across = self._across(process, x, kind)
+            half = solve_triangular(process.root, across.T, lower=True, check_finite=False)
+            mean = across @ process.weights
+            prior = prior - (half * half).sum(axis=0)
+            prior_base = prior_base - half.T @ half[:, -1]
+        variance = prior + prior[-1] - 2.0 * prior_base
+        sd: FloatArray = np.sqrt(np.maximum(variance[:-1], 1e-9))
+        return mean[:-1] - mean[-1], sd

@@ -159,7 +159,8 @@ class Space:
     def _forward(self, order: FloatArray) -> BoolArray:
         """[B, N, N]: the pairs that an order [B, N] allows to be edges."""
         if self.ordered:
-            return np.broadcast_to(self.spatial, (len(order), self.n, self.n))
+            every: BoolArray = np.broadcast_to(self.spatial, (len(order), self.n, self.n))
+            return every
         found: BoolArray = (order[:, :, None] < order[:, None, :]) & self.spatial
         return found
 
@@ -258,8 +259,10 @@ class Space:
     def _reachable(self) -> BoolArray:
         """[N, N]: pairs of which one can ever reach the other."""
         if not self.ordered:
-            return np.array(self.spatial | self.temporal)
-        return reach(self.spatial[None], self.temporal[None], self.pool.rounds)[0]
+            either: BoolArray = np.logical_or(self.spatial, self.temporal)
+            return either
+        found: BoolArray = reach(self.spatial[None], self.temporal[None], self.pool.rounds)[0]
+        return found
 
     def features(self, teams: Teams, edge_weight: float) -> FloatArray:
         """[teams, F]: agents kept, pairs reached, and edges times ``edge_weight``."""
