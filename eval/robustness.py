@@ -154,8 +154,8 @@ def main() -> None:
         a.out.parent.mkdir(parents=True, exist_ok=True)
         a.out.write_text(json.dumps(made, indent=1) + "\n")
 
-    for seed in a.seeds:
-        for x in MISLEADERS:
+    for x in MISLEADERS:
+        for seed in a.seeds:
             world = PlantedWorld(seed, agents=AGENTS, facts=FACTS, misleaders=x)
             cells[f"oracle {x} {seed}"] = {"method": "oracle", "misleaders": x, "seed": seed, **oracle(world)}
             for method in a.methods:
