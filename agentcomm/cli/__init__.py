@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from agentcomm.cli import compare, demo, eval, graph, ledger, mi, prune, run, sweep, value, view
+from agentcomm.cli import compare, demo, eval, graph, ledger, mi, prune, run, sweep, tune, value, view
 from agentcomm.cli.options import Interrupted
 from agentcomm.errors import AgentCommError, UserError
 
@@ -30,6 +30,7 @@ app.command("eval")(eval.evaluate)
 app.command("ledger")(ledger.ledger)
 app.command("prune")(prune.prune)
 app.command("value")(value.value)
+app.command("tune")(tune.tune)
 app.command("compare")(compare.compare)
 app.command("sweep")(sweep.sweep)
 app.command("demo")(demo.demo)
