@@ -38,6 +38,8 @@ RARE, MOST, LEAST = 0.2, 5.0, 0.2
 """A class of agents below this share is weighted up; the ratio stays between the other two."""
 GRID = tuple(round(0.05 * k, 2) for k in range(1, 20))
 """Thresholds that are tried."""
+ALIKE = 0.01
+"""F-scores this near are no reason to leave 0.5."""
 
 
 @dataclass(frozen=True)
@@ -358,7 +360,8 @@ def calibrate(keep: FloatArray, edge: FloatArray, targets: Targets, *, frugality
     """The thresholds of 0.05, 0.10 ... 0.95 at which what is predicted is most like the labels.
 
     F_beta with beta = 1 / ``frugality``: F1 at 1; above it a wrongly kept agent or edge weighs more
-    than a missing one, so fewer tokens are used. Equal ones go to what is nearest 0.5.
+    than a missing one, so fewer tokens are used. Of those within :data:`ALIKE` of the best the one
+    nearest 0.5 is taken: labels are noisy, and such differences are chance.
 
     Parameters
     ----------
@@ -389,4 +392,6 @@ def _threshold(
         extra, missing = float((w * (said & ~truth)).sum()), float((w * (~said & truth)).sum())
         return (1 + beta2) * hit / ((1 + beta2) * hit + extra + beta2 * missing)
 
-    return max(GRID, key=lambda t: (round(score(t), 9), -abs(t - 0.5), -t))
+    scores = {t: score(t) for t in GRID}
+    good = [t for t in GRID if scores[t] >= max(scores.values()) - ALIKE]
+    return min(good, key=lambda t: (abs(t - 0.5), t))
