@@ -408,9 +408,11 @@ class _Study:
 
     def _common(self, teams: Teams) -> Teams:
         """What all of them have, as one team, with the first one's agents if they have none in common."""
-        keep = teams.keep.all(axis=0) if teams.keep.all(axis=0).any() else teams.keep[0]
+        keep, spatial, temporal = (np.logical_and.reduce(a, axis=0) for a in teams)
+        if not keep.any():
+            keep = teams.keep[0]
         both = keep[:, None] & keep
-        return Teams.of([Team(keep, teams.spatial.all(axis=0) & both, teams.temporal.all(axis=0) & both)])
+        return Teams.of([Team(keep, spatial & both, temporal & both)])
 
     def _gains(self, kind: int, teams: Teams, base: Team | None = None) -> tuple[FloatArray, FloatArray]:
         """Mean and standard deviation of the utility of ``teams`` above that of ``base``, the complete one."""
