@@ -415,7 +415,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(n for n in METHODS if "," not in n) + ",reinforce,agents")
     parser.add_argument("--sweep", default=",".join(SWEEPS))
     parser.add_argument("--seeds", type=int, default=10, help="seeds below this one")
-    parser.add_argument("--most", type=int, default=BUDGETS[-1], help="budgets up to this one")
+    parser.add_argument("--budgets", default=",".join(map(str, BUDGETS)), help="only these")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "learners.json")
     args = parser.parse_args()
     asked = [a.strip() for a in args.only.split(",")]
@@ -425,10 +425,11 @@ def main() -> None:
         parser.error(f"nothing to run: methods are {', '.join(METHODS)}, sweeps {', '.join(SWEEPS)}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     done: dict[str, dict[str, Any]] = json.loads(args.out.read_text())["cells"] if args.out.exists() else {}
+    wanted = {int(b) for b in args.budgets.split(",")}
     ends, head = time.monotonic() + 60 * args.minutes, commit()
     # Small budgets first: what is there when the time is up is a curve that is cut off, not one with holes.
     waiting = [c for c in cells(names, sweeps, args.quick) if c.key not in done]
-    waiting = [c for c in waiting if c.seed < args.seeds and c.budget <= args.most]
+    waiting = [c for c in waiting if c.seed < args.seeds and (not c.budget or c.budget in wanted)]
     waiting.sort(key=lambda c: (c.budget > AT, c.seed, c.budget))
     for number, cell in enumerate(waiting):
         if time.monotonic() > ends:
