@@ -3,8 +3,10 @@
     python eval/scoring.py --model FOLDER [--threads 1] [--out eval/results/scoring.json]
 
 FOLDER is a Hugging Face folder (scripts/gguf_to_hf.py --smollm2 FOLDER makes one). N = 16 contexts of
-1,000 tokens (made-up records), M = 2 messages of about 48 tokens each (facts of their own context),
-each context with a question of its own, which costs most: tails are not shared.
+1,000 tokens (made-up records), M = 2 messages of at most 32 tokens each (facts of their own context),
+one question for all. With --own-questions each context has its own, and every tail is read under every
+context. Longer messages gain less: a token of a message takes more time than one of a context, since it
+sees the whole context and goes through the output head.
 
 *Afresh* is one forward pass for each pair, from nothing, with the output head on the message's
 positions only: nothing is wasted but the repeated context. All N²·M of them take long, so one pair
@@ -27,7 +29,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-N, M, CONTEXT_TOKENS, MESSAGE_TOKENS = 16, 2, 1_000, 48
+N, M, CONTEXT_TOKENS = 16, 2, 1_000
 AGREE_NATS, FASTER, TOKENS = 1e-3, 10.0, 1.1
 
 
@@ -36,6 +38,8 @@ def main() -> int:
     parser.add_argument("--model", required=True, type=Path, help="a Hugging Face folder")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--message-tokens", type=int, default=32)
+    parser.add_argument("--own-questions", action="store_true")
     parser.add_argument("--probe", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "scoring.json")
     args = parser.parse_args()
@@ -49,10 +53,17 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     scorer = HFScorer(args.model, device=args.device, probing=args.probe)
     scorer.check()
-    contexts, queries, messages = material(scorer)
+    contexts, queries, messages = material(scorer, args.message_tokens, args.own_questions)
     rows = rows_of(queries, messages)
     asks = [Ask(row.query, row.text or "") for row in rows]
-    setting = {"model": scorer.id, "prompt": scorer.prompt_id, "threads": args.threads, "device": args.device}
+    setting = {
+        "model": scorer.id,
+        "prompt": scorer.prompt_id,
+        "threads": args.threads,
+        "device": args.device,
+        "message_tokens_at_most": args.message_tokens,
+        "questions": "each context's own" if args.own_questions else "one for all",
+    }
     columns = resumed(args.out, setting)
     scorer.afresh(NO_CONTEXT, queries[0], messages[0][0])  # has run once before the clock starts
     for number in range(len(columns), N):
@@ -103,6 +114,7 @@ def summary(
     tx = [len(scorer.spans.text(context)) for context in contexts]
     heads = [len(scorer.spans.head(context)) for context in contexts]
     tails = [len(scorer.spans.tail(query)) for query in queries]
+    by_question = [len(scorer.spans.tail(query)) for query in dict.fromkeys(queries)]
     k, pairs = len(columns), N * N * M
 
     def mean(way: str, what: str) -> float:
@@ -134,7 +146,7 @@ def summary(
         "tokens": {
             "over_N_Tx_plus_N2_M_Tz": tokens,
             "the_same_with_the_prompt_in_Tx": once["tokens"] / with_prompt,
-            "over_the_formula_with_questions": once["tokens"] / (with_prompt + N * sum(tails)),
+            "over_the_formula_with_questions": once["tokens"] / (with_prompt + N * sum(by_question)),
             "times_fewer_than_afresh": afresh["tokens"] / once["tokens"],
         },
         "times_faster": {
@@ -166,7 +178,9 @@ class Clock:
         return Clock(self.wall - other.wall, self.cpu - other.cpu)
 
 
-def material(scorer: Any) -> tuple[list[str], list[str], list[list[str]]]:
+def material(
+    scorer: Any, message_tokens: int, own_questions: bool
+) -> tuple[list[str], list[str], list[list[str]]]:
     """Contexts cut at a fact to at most CONTEXT_TOKENS, a question about each, and facts of it as messages."""
     from agentcomm.information.measuring import text_of
     from agentcomm.loading import load_task
@@ -179,12 +193,12 @@ def material(scorer: Any) -> tuple[list[str], list[str], list[list[str]]]:
         while len(scorer.spans.text("\n".join(facts))) > CONTEXT_TOKENS:
             facts.pop()
         contexts.append("\n".join(facts))
-        queries.append(items[12 * i].question)
+        queries.append(items[12 * i if own_questions else 0].question)
         made = []
         for _ in range(M):
             chosen: list[str] = []
             for fact in rng.sample(facts, len(facts)):
-                if len(scorer.spans.text(" ".join([*chosen, fact]))) > MESSAGE_TOKENS:
+                if len(scorer.spans.text(" ".join([*chosen, fact]))) > message_tokens:
                     break
                 chosen.append(fact)
             made.append(" ".join(chosen))

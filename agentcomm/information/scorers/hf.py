@@ -2,15 +2,18 @@
 
     hf/FOLDER        config.json, model.safetensors, tokenizer.json; nothing is downloaded
 
-A column is scored like this: the context's head is read once; for each question a copy of its
-key-value cache reads the question's tail; copies of that read the continuations, several at a time,
-padded on the right. The first token of a continuation is predicted by the tail's last position, so its
-last token is never read. Only positions that predict a continuation's token go through the output
-head, and the normalisation is in float32.
+A column is scored like this: the context's head is read once. Then many questions' tails and their
+continuations are read as *one* sequence behind it: a mask lets each continuation see the head, its own
+question and itself, and positions start anew for each. So the head's key-value cache is neither
+copied for each continuation nor read for each. (Copies were twice as slow.) The first token of
+a continuation is predicted by the tail's last position, so its last token is never read. Only
+positions that predict a continuation's token go through the output head, and the normalisation is in
+float32.
 
-Questions whose tails have the same number of tokens go together, so there is never padding *between*
-tokens: models with a sliding window count positions in the cache. Padding at the end is after
-everything that is scored, and a causal model does not look ahead.
+Models with sliding windows, or that can't be told positions, read copies instead: of the head's
+cache for tails of equal length, of those for continuations padded on the right. There is never padding
+*between* tokens, because a window counts positions in the cache; and a causal model does not look
+ahead at padding after the end.
 
 Only public methods of the cache are used (a deep copy and ``batch_select_indices`` of its layers);
 architectures whose state can't be copied so, e.g. recurrent ones, are refused by the probe.
@@ -40,6 +43,8 @@ LOGIT_BYTES = 256 << 20
 CACHE_BYTES = 512 << 20
 """Copies of a context's cache in one batch."""
 ROWS = 32
+PACK_TOKENS = 512
+"""Tokens that are read as one sequence behind a head; more only make the mask larger."""
 
 
 class HFScorer(LanguageScorer):
@@ -87,6 +92,7 @@ class HFScorer(LanguageScorer):
         self._config = self._model.config.get_text_config()
         takes = inspect.signature(self._model.forward).parameters
         self._keeps = "logits_to_keep" in takes
+        self._packs = "position_ids" in takes and _all_attend(self._config)
         self._cache = "cache" if "cache" in takes else "past_key_values"  # renamed in transformers 5.2x
         self._version = f"transformers-{transformers.__version__},torch-{torch.__version__}"
         self._weights = weights_hash(self.folder)
@@ -146,13 +152,16 @@ class HFScorer(LanguageScorer):
                 failed[i] = Scored.failed(asks[i].text, str(error))
                 del good[i]
         yield list(failed.items())
+        if self._packs:
+            yield from self._packed(head, asks, good, known)
+            return
         cache: Any = None
         for group in self._plan(len(head), good):
             if all(i in known for batch in group.batches for i in batch):
                 continue
             with self._torch.inference_mode():
                 if cache is None:
-                    cache = self._read_head(head)
+                    cache, _ = self._read_head(head)
                 tail_cache, first = self._read_tails(cache, group.tails)
                 for batch in group.batches:
                     if not all(i in known for i in batch):
@@ -161,7 +170,132 @@ class HFScorer(LanguageScorer):
                         sums = self._read_texts(tail_cache, first, places, texts)
                         yield [(i, self.summed(asks[i].text, v)) for i, v in zip(batch, sums, strict=True)]
 
-    # -- reading ------------------------------------------------------------------------------
+    # -- reading many continuations as one sequence ---------------------------------------------
+
+    def _packed(
+        self, head: Ids, asks: Sequence[Ask], good: dict[int, tuple[Ids, Ids]], known: Collection[int]
+    ) -> Iterator[list[tuple[int, Scored]]]:
+        tails = {tail for tail, _ in good.values()}
+        # With one question for all, its tail is part of what is read once.
+        base = head + next(iter(tails)) if len(tails) == 1 else head
+        cache: Any = None
+        first: Any = None
+        for batch in self._packs_of(good, len(base) - len(head)):
+            if all(i in known for i in batch):
+                continue
+            with self._torch.inference_mode():
+                if cache is None:
+                    cache, first = self._read_head(base)
+                texts = [(() if len(tails) == 1 else good[i][0], good[i][1]) for i in batch]
+                values = self._read_pack(cache, first, len(base), texts)
+            yield [(i, self.summed(asks[i].text, v)) for i, v in zip(batch, values, strict=True)]
+
+    def _packs_of(self, good: dict[int, tuple[Ids, Ids]], shared: int) -> list[list[int]]:
+        """Which continuations are read together: the same whatever is known. Those of one question are
+        neighbours, and only where they are too many for one pack is its tail read twice."""
+        by_tail: dict[Ids, list[int]] = {}
+        for i, (tail, _) in good.items():
+            by_tail.setdefault(tail, []).append(i)
+        most = max(1, min(PACK_TOKENS, LOGIT_BYTES // (4 * int(self._config.vocab_size))))
+        packs: list[list[int]] = []
+        room = rows = 0
+        for tail, members in by_tail.items():
+            needed = sum(len(good[i][1]) for i in members) + (0 if shared else len(tail))
+            whole = needed <= most and len(members) <= self._rows
+            if whole and (needed > room or len(members) > rows):
+                room = 0
+            for i in members:
+                length = len(good[i][1])
+                if room < length or rows < 1:
+                    packs.append([])
+                    room, rows = most, self._rows
+                packs[-1].append(i)
+                room, rows = room - length, rows - 1
+            room -= 0 if shared else len(tail)
+        return packs
+
+    def _read_pack(
+        self, cache: Any, first: Any, length: int, texts: list[tuple[Ids, Ids]]
+    ) -> list[list[float]]:
+        """Log-probabilities of each continuation's tokens, each behind its tail, all behind the head.
+
+        ``length`` tokens are in the cache; ``first`` are the logits after them.
+        """
+        torch = self._torch
+        ids: list[int] = []
+        positions: list[int] = []
+        spans: list[tuple[int, int, int, int]] = []  # tail from, to; text from, to
+        at_tail: dict[Ids, tuple[int, int]] = {(): (0, 0)}
+        for tail, text in texts:
+            if tail not in at_tail:
+                at_tail[tail] = (len(ids), len(ids) + len(tail))
+                ids += tail
+                positions += range(length, length + len(tail))
+            start = len(ids)
+            ids += text[:-1]
+            positions += range(length + len(tail), length + len(tail) + len(text) - 1)
+            spans.append((*at_tail[tail], start, len(ids)))
+        place: dict[int, int] = {}
+        logits = first
+        if ids:
+            place, read = self._forward_packed(cache, length, ids, positions, at_tail, spans)
+            # Behind the head itself nothing needs reading: its own logits predict the first token.
+            logits = read if first is None else torch.cat([read, first])
+        rows: list[int] = []
+        wanted: list[int] = []
+        for (_, tail_high, low, high), (_, text) in zip(spans, texts, strict=True):
+            rows += [place[tail_high - 1]] if tail_high else [-1]
+            rows += [place[i] for i in range(low, high)]
+            wanted += text
+        flat = self._picked(logits[rows], self._tensor([tuple(wanted)])[0]).tolist()
+        values: list[list[float]] = []
+        for _, text in texts:
+            values.append(flat[: len(text)])
+            flat = flat[len(text) :]
+        return values
+
+    def _forward_packed(
+        self,
+        cache: Any,
+        length: int,
+        ids: list[int],
+        positions: list[int],
+        at_tail: dict[Ids, tuple[int, int]],
+        spans: list[tuple[int, int, int, int]],
+    ) -> tuple[dict[int, int], Any]:
+        """Logits, shape (kept, vocabulary), and where each position that predicts something is among them."""
+        torch = self._torch
+        blocked = torch.ones((len(ids), length + len(ids)), dtype=torch.bool)
+        blocked[:, :length] = False
+        own = blocked[:, length:]
+
+        def causal(low: int, high: int) -> None:
+            own[low:high, low:high] = torch.ones(high - low, high - low, dtype=torch.bool).triu(1)
+
+        for low, high in at_tail.values():
+            causal(low, high)
+        kept: set[int] = set()
+        for tail_low, tail_high, low, high in spans:
+            own[low:high, tail_low:tail_high] = False
+            causal(low, high)
+            kept.update(range(low, high), range(tail_high - 1, tail_high) if tail_high else ())
+        dtype = getattr(torch, self._dtype)
+        mask = torch.zeros(blocked.shape, dtype=dtype).masked_fill_(blocked, torch.finfo(dtype).min)
+        more: dict[str, Any] = {self._cache: copy.deepcopy(cache)}
+        if self._keeps:
+            more["logits_to_keep"] = torch.tensor(sorted(kept), device=self.device)
+        out = self._forward(
+            input_ids=self._tensor([tuple(ids)]),
+            position_ids=self._tensor([tuple(positions)]),
+            attention_mask=mask[None, None].to(self.device),
+            use_cache=True,
+            **more,
+        )
+        self.prefilled += len(ids)
+        order = sorted(kept) if self._keeps else list(range(len(ids)))
+        return {i: k for k, i in enumerate(order)}, out.logits[0]
+
+    # -- reading copies -------------------------------------------------------------------------
 
     def _plan(self, head: int, good: dict[int, tuple[Ids, Ids]]) -> list[_Group]:
         """Which tails are read together, and which continuations then are: the same whatever is known."""
@@ -193,7 +327,8 @@ class HFScorer(LanguageScorer):
         by_logits = LOGIT_BYTES // (4 * int(config.vocab_size) * width)
         return max(1, min(self._rows, by_cache, by_logits))
 
-    def _read_head(self, head: Ids) -> Any:
+    def _read_head(self, head: Ids) -> tuple[Any, Any]:
+        """The head's cache, and the logits after it, shape (1, vocabulary)."""
         more = {"logits_to_keep": 1} if self._keeps else {}
         out = self._forward(input_ids=self._tensor([head]), use_cache=True, **more)
         self.prefilled += len(head)
@@ -203,7 +338,7 @@ class HFScorer(LanguageScorer):
                 f"{self.id}: this architecture's cache can't be copied for several texts; take another model "
                 "or vllm/FOLDER"
             )
-        return cache
+        return cache, out.logits[:, -1]
 
     def _read_tails(self, cache: Any, tails: list[Ids]) -> tuple[Any, Any]:
         """The cache behind each tail, and the logits that predict what comes first after it."""
@@ -287,6 +422,14 @@ class HFScorer(LanguageScorer):
         opening = tokenizer("a")["input_ids"]
         starts = begin is not None and opening[:1] == [begin]
         return Template((begin,) if starts else (), ids(PLAIN_AFTER), "plain")
+
+
+def _all_attend(config: Any) -> bool:
+    """Whether every layer sees all that came before."""
+    types = getattr(config, "layer_types", None)
+    if types:
+        return all(kind == "full_attention" for kind in types)
+    return not getattr(config, "sliding_window", None)
 
 
 class _Group(NamedTuple):

@@ -14,7 +14,7 @@ import pytest
 from agentcomm.errors import ConfigError, ScorerUnsupported, UserError
 from agentcomm.information import draw_candidates, estimate_mi, rows_of
 from agentcomm.information.compressing import GENERAL, QUESTION
-from agentcomm.information.scorers import Ask, open_scorer
+from agentcomm.information.scorers import Ask, CellStore, open_scorer
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -341,7 +341,7 @@ def test_a_cache_that_is_not_what_it_should_be_is_refused(
     broken = HFScorer(chat, device="cpu")
     read_head = broken._read_head
 
-    def stale(head: Any) -> Any:
+    def stale(head: Any) -> tuple[Any, Any]:
         return read_head((*head[:-1], 5))
 
     monkeypatch.setattr(broken, "_read_head", stale)
@@ -385,6 +385,37 @@ def test_a_matrix_above_the_ceiling_is_refused_before_it_starts(chat: Path) -> N
         made.score_matrix(["a" * 400, "b" * 400], "q", [["c"], ["d"]])
     assert made.prefilled == 0
     assert "tokens with every context read once" in heard[0]
+
+
+def test_an_interrupted_matrix_resumes_bit_by_bit(chat: Path, tmp_path: Path) -> None:
+    contexts = [f"context {i} " + "of some length " * i for i in range(4)]
+    texts = [[f"text {i} {j} " + "and more " * (i + j) for j in range(3)] for i in range(4)]
+    whole = scorer(chat, rows=5)
+    expected = whole.score_matrix(contexts, "which?", texts, prior=True)
+    cells = CellStore(tmp_path / "cells.sqlite")
+    broken = scorer(chat, rows=5, cells=cells)
+    read_pack, calls = broken._read_pack, []
+
+    def dies(*words: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 8:  # in the middle of the third column
+            raise KeyboardInterrupt
+        return read_pack(*words)
+
+    broken._read_pack = dies  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        broken.score_matrix(contexts, "which?", texts, prior=True)
+    kept = len(cells)
+    assert 24 < kept < 36
+    # Cells lost within a batch: it is computed whole again.
+    with cells._db as db:
+        db.execute("DELETE FROM cells WHERE key IN (SELECT key FROM cells ORDER BY key LIMIT 5)")
+    resumed = scorer(chat, rows=5, cells=cells)
+    matrix = resumed.score_matrix(contexts, "which?", texts, prior=True)
+    assert (matrix.logp == expected.logp).all()
+    assert (matrix.prior == expected.prior).all()  # type: ignore[union-attr]
+    assert resumed.prefilled < whole.prefilled
+    cells.close()
 
 
 def test_a_column_keeps_what_it_was_asked_in_order(chat: Path) -> None:
