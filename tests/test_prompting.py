@@ -66,7 +66,8 @@ def test_every_shipped_graph_keeps_its_bytes_from_round_to_round(name: str, roun
     made = prompts(graph, {}, item=Item("1", "Who?", context="Facts.", views=views))
     assert len(made) >= len(graph.agents)
     for (r, agent), prompt in made.items():
-        assert flat(prompt).startswith(f"<system>{graph.system}<user>Facts.\n\nWho?")
+        shared = "Facts.\n\nWho?" if graph.by_name[agent].context else "Who?"
+        assert flat(prompt).startswith(f"<system>{graph.system}<user>{shared}")
         if (r - 1, agent) in made and graph.by_name[agent].memory:
             assert flat(prompt).startswith(flat(made[(r - 1, agent)]))
 
