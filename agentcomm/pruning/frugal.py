@@ -217,6 +217,8 @@ class _Study:
                     f"the record of item {record.item!r} says split {record.split!r}; learn from split 'learn' only"
                 )
             record.topology(self.pool)  # refuses another team
+            if record.utility_n > 1:
+                continue  # a label of another method: a mean over items, each of which has its own record
             arrays = record.arrays
             if arrays.keep.ndim == 2:
                 if not all((a == a[0]).all() for a in arrays):
