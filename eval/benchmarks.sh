@@ -3,7 +3,7 @@
 #
 #     eval/benchmarks.sh MODEL-FOLDER DATA-FOLDER [TASK:ITEMS ...]
 #
-# Two cores and Qwen2.5-Coder-0.5B: about 40 minutes a task of 100 items. The same command continues
+# Two cores and Qwen2.5-Coder-0.5B: half an hour to an hour a task. The same command continues
 # after an interruption. AGENTCOMM_VLLM_PYTHON names vLLM's interpreter (scripts/vllm_env.sh makes it),
 # PYTHON the one agentcomm is installed in.
 set -euo pipefail
