@@ -144,7 +144,7 @@ def test_a_tokenizer_without_the_letters_is_told(server: ScoringServer) -> None:
         server.mode = "unknown"
         # The words around the context have capitals, too.
         reason = made.score("c", "q", "Capital").reason
-        assert reason.startswith("the context: the scorer's tokenizer can't represent 3 of its ")
+        assert reason.startswith("the context: the scorer's tokenizer can't represent 4 of its ")
 
 
 def test_tokens_are_counted_as_the_server_read_them(server: ScoringServer) -> None:
