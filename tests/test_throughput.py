@@ -7,10 +7,12 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agentcomm.evaluation.run import _Evaluation, evaluate
+from agentcomm.evaluation import run
+from agentcomm.evaluation.run import evaluate
 from agentcomm.graph import Agent, AgentGraph
 from agentcomm.task import Item, Score, Task
 
@@ -57,13 +59,13 @@ async def test_items_run_side_by_side_up_to_what_the_endpoint_serves(monkeypatch
     from agentcomm.backends.scripted import Echo
 
     seen: list[int] = []
-    in_flight = _Evaluation._in_flight
+    in_flight = run.in_flight
 
-    def spied(self: _Evaluation, calls: object) -> int:
-        seen.append(in_flight(self, calls))  # type: ignore[arg-type]
+    def spied(calls: Any, graph: AgentGraph) -> int:
+        seen.append(in_flight(calls, graph))
         return seen[-1]
 
-    monkeypatch.setattr(_Evaluation, "_in_flight", spied)
+    monkeypatch.setattr(run, "in_flight", spied)
     task = Task("t", [Item("q", "?")], lambda i, t: Score(1.0))
     for limit in (1, 48, 100):
         await evaluate(

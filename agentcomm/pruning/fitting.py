@@ -362,11 +362,11 @@ def fit(graph: AgentGraph, task: Task | str, method: str | TopologyLearner = "ag
     --------
     >>> from agentcomm.pruning.planted import PlantedWorld
     >>> from agentcomm.task import Score
-    >>> world = PlantedWorld(0, agents=4)
+    >>> world = PlantedWorld(0, agents=5)
     >>> task = Task("planted", world.items(8), lambda item, answer: Score(0.0))
     >>> policy = fit(world.pool.graph, task, "none", environment=world)
     >>> len(policy(task.items[0]).masks[0].agents)
-    5
+    6
     """
     try:
         return anyio.run(lambda: fit_async(graph, task, method, **options))

@@ -41,7 +41,7 @@ from agentcomm.errors import ConfigError, TaskError
 from agentcomm.evaluation.splits import hash_of
 from agentcomm.pruning.batches import Log, Spending, check_items, metered, rollout_seed, stream, trace
 from agentcomm.pruning.clusters import Clusters, find_clusters
-from agentcomm.pruning.embeddings import Embedder, HashEmbedder
+from agentcomm.pruning.embeddings import Embedder, HashEmbedder, embedder_with_id
 from agentcomm.pruning.environment import Budget, Environment, Metered, Outcome, Trial, run_trials
 from agentcomm.pruning.policy import Arrays, Card, Policy, check_embedder
 from agentcomm.pruning.pool import FloatArray, Pool
@@ -531,10 +531,10 @@ class FrugalPolicy(Policy):
 
 
 def _built_in(expected: str) -> Embedder:
-    """The hashed words that a policy was learned with."""
-    dimensions = expected.rpartition("-")[2]
-    if expected.startswith("hash-v1-") and dimensions.isdigit():
-        return HashEmbedder(int(dimensions))
-    raise ConfigError(
-        f"the policy needs the embedding {expected!r}; give the embedder that it was learned with"
-    )
+    """The embedder that a policy was learned with, where it can be made again."""
+    made = embedder_with_id(expected)
+    if made is None:
+        raise ConfigError(
+            f"the policy needs the embedding {expected!r}; give the embedder that it was learned with"
+        )
+    return made

@@ -190,7 +190,7 @@ class TeamValue:
         )
         if spread <= 0.0 or len(score) <= met.sum():
             return np.zeros(len(score))
-        effect = mean * count / (count + noise / spread)
+        effect = np.divide(mean * count, count + noise / spread, out=np.zeros_like(mean), where=met)
         found: FloatArray = effect[item]
         return found
 
