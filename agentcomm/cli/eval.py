@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_module
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,7 +108,7 @@ def evaluate(
     learned = o.policy(team, policy, embedder, cut)
     wanted = control_words(controls, learned=learned is not None) if controls is not None else ()
     validate = o.validate_task(task, loading) if wanted else None
-    where = out or _new_directory(task, graph)
+    where = out or o.new_directory(task, graph)
     topology: TopologyOf = learned if learned is not None else o.topology(team, cut)
     with Live(f"{Path(graph).stem} on {work.name}", show=not json) as progress:
 
@@ -209,16 +208,6 @@ def _show_controls(where: Path, controlled: Controlled) -> None:
     if controlled.fixed:
         console.print(f"fixed topology: {controlled.fixed}", markup=False)
     console.print(str(check_controls(paths)), markup=False)
-
-
-def _new_directory(task: str, graph: str) -> Path:
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    base = Path("runs") / f"{stamp}-{Path(task).stem}-{Path(graph).stem}"
-    path, n = base, 1
-    while path.exists():
-        n += 1
-        path = base.with_name(f"{base.name}-{n}")
-    return path
 
 
 def show(summary: dict[str, Any], console: Console | None = None) -> None:

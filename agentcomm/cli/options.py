@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -244,6 +245,16 @@ def validate_task(task: str, loaded_with: dict[str, Any]) -> Task | None:
     from agentcomm.evaluation.control_runs import validate_task as found
 
     return found(task, loaded_with)
+
+
+def new_directory(*words: str) -> Path:
+    """A directory in runs/ that isn't there yet, named by the time and ``words`` (paths by their stems)."""
+    base = Path("runs") / "-".join([time.strftime("%Y%m%d-%H%M%S"), *(Path(w).stem for w in words)])
+    path, n = base, 1
+    while path.exists():
+        n += 1
+        path = base.with_name(f"{base.name}-{n}")
+    return path
 
 
 def run_options(**values: Any) -> RunOptions:

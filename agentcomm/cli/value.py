@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_module
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,7 +110,7 @@ def value(
     )
     team = o.channelled(o.team(graph, graph_option, adversary), channel, channel_edges)
     work = _load(task, task_option, data=data, limit=limit, split=split)
-    where = out or _new_directory(task, graph)
+    where = out or o.new_directory("value", task, graph)
     only = [word.strip() for words in edges for word in words.split(",") if word.strip()] if edges else None
     with Live("", show=not json) as live:
 
@@ -184,16 +183,6 @@ def _load(
             "warning: the task's items name no split: score the pruned team on other items than these\n"
         )
     return work
-
-
-def _new_directory(task: str, graph: str) -> Path:
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    base = Path("runs") / f"{stamp}-value-{Path(task).stem}-{Path(graph).stem}"
-    path, n = base, 1
-    while path.exists():
-        n += 1
-        path = base.with_name(f"{base.name}-{n}")
-    return path
 
 
 def show(found: Value, title: str, console: Console, cut: list[str]) -> None:

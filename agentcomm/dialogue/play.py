@@ -108,12 +108,11 @@ class Team:
             raise ConfigError(f"{name}: {run.stopped}; mend it and repeat the command, nothing is paid twice")
         with Ledger.open(out / "ledger.sqlite") as ledger:
             calls = ledger.calls()
-            channelled = {(c.item, c.round, c.agent, c.edge) for c in calls if c.edge is not None}
         self.paid += calls
         scores = {e.item: e.score for e in run.episodes if e.status == "ok"}
         by_item: dict[str, list[CallRow]] = {}
         for call in calls:
-            if call.error_kind is None and (call.item, call.round, call.agent, call.edge) not in channelled:
+            if call.error_kind is None and call.edge is None:  # what a channel asked is not said
                 by_item.setdefault(call.item, []).append(call)
         place = graph.index
         made: list[Dialogue | None] = []

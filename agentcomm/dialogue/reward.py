@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -292,11 +292,7 @@ def _overlong(dialogue: Dialogue, tokens: int, config: RewardConfig) -> bool:
 
 
 def _parrot(dialogue: Dialogue, tokens: int, config: RewardConfig) -> bool:
-    said = [
-        _plain(m)
-        for m in dialogue.messages
-        if not (config.exempt_marks and not without_marks(replace(m, text=_plain(m)).text))
-    ]
+    said = [_plain(m) for m in dialogue.messages if not config.exempt_marks or without_marks(_plain(m))]
     return len(set(said)) < len(said)
 
 

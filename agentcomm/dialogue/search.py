@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from agentcomm.dialogue.formats import BANDIT, NATURAL, Format, pool
-from agentcomm.dialogue.reward import Dialogue, RewardConfig, RewardTerms, quantile, reward
+from agentcomm.dialogue.reward import Dialogue, RewardConfig, quantile, reward
 from agentcomm.errors import ConfigError, TaskError
 from agentcomm.evaluation.stats import PairedDifference, paired_bootstrap
 
@@ -228,7 +228,7 @@ class FormatSearch:
                 raise TaskError(f"every dialogue of rung {rung + 1} failed; see the ledger for why")
             count = math.ceil(len(formats) / 2 ** (rung + 1)) if rung + 1 < len(plan.rungs) else 1
             arms = [s.format for s in rows[:count]]
-            standings += [_kept(s, s.format in arms) for s in rows]
+            standings += [replace(s, kept=s.format in arms) for s in rows]
             if rung + 1 < len(plan.rungs) and natural.id not in arms:
                 arms.append(natural.id)
         last = [s for s in standings if s.rung == len(plan.rungs)]
@@ -266,7 +266,7 @@ class FormatSearch:
             adopted=adopted,
             winner=winner,
             normaliser=normaliser,
-            standings=(*standings, *(_kept(s, s.format == adopted) for s in rows)),
+            standings=(*standings, *(replace(s, kept=s.format == adopted) for s in rows)),
             reward=better,
             task=right,
             dialogues=len(played),
@@ -294,10 +294,6 @@ class FormatSearch:
         )
 
 
-def _kept(standing: Standing, kept: bool) -> Standing:
-    return Standing(**{**asdict(standing), "kept": kept})
-
-
 def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
@@ -307,13 +303,3 @@ def _surely_above(difference: PairedDifference) -> bool:
     if difference.low is not None:
         return difference.low > 0
     return difference.mean is not None and difference.mean > 0
-
-
-def best_of_n(groups: Sequence[Sequence[RewardTerms]]) -> list[int | None]:
-    """For each item the sample with the highest reward, as :func:`agentcomm.dialogue.select.best_of`.
-
-    What it costs is every sample of every item, at every use.
-    """
-    from agentcomm.dialogue.select import best_of
-
-    return [best_of(group) for group in groups]

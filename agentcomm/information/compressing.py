@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import random
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
+from agentcomm.channels.text import whole_at
 from agentcomm.errors import ConfigError
 from agentcomm.information.scorers.offline import words
 
@@ -136,7 +136,7 @@ def truncate(text: str, budget: int) -> str:
     if len(found) <= budget:
         return text
     at = found[budget - 1].end()
-    while at > 0 and _joined(text, at):  # back to where a written character ends
+    while not whole_at(text, at):  # back to where a written character ends
         at -= 1
     return text[:at].rstrip()
 
@@ -173,20 +173,6 @@ def randomly(contexts: Sequence[str], budget: int, seed: str) -> str:
     known = sorted({word for context in contexts for word in context.split()})
     drawn = " ".join(rng.choice(known) for _ in range(budget)) if known else ""
     return truncate(drawn, budget)  # a word may have marks on it
-
-
-def _joined(text: str, at: int) -> bool:
-    """Whether what stands before and after ``at`` is one written character, as far as Unicode's
-    combining marks, joiners and variation selectors tell."""
-    if at >= len(text):
-        return False
-    before, after = text[at - 1], text[at]
-    return (
-        before == "\u200d"
-        or after in "\u200d\ufe0e\ufe0f"
-        or unicodedata.category(after) in ("Mn", "Mc", "Me")
-        or "\U0001f3fb" <= after <= "\U0001f3ff"
-    )
 
 
 def _must_hold(budget: int) -> None:

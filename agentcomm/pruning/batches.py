@@ -260,6 +260,12 @@ def _short(value: float | None) -> float | None:
     return round(value, 6) if isinstance(value, float) else value
 
 
+def mean_known(values: Sequence[float | None]) -> float | None:
+    """The mean; ``None`` where one is unknown, or there is none."""
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
 def _mean(values: Iterable[float]) -> float | None:
     found = list(values)
     return float(np.mean(found)) if found else None

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -27,7 +26,7 @@ from agentcomm.message import content_id
 from agentcomm.pruning.batches import Spending, check_items, metered, rollout_seed
 from agentcomm.pruning.embeddings import Embedder
 from agentcomm.pruning.environment import Budget, Environment, Trial, run_trials
-from agentcomm.pruning.policy import _HOMES, Arrays, Card, Policy, StaticPolicy
+from agentcomm.pruning.policy import Arrays, Card, Policy, StaticPolicy, kind_of
 from agentcomm.pruning.pool import Arrays as Masks
 from agentcomm.pruning.pool import BoolArray, Pool
 from agentcomm.pruning.realise import EdgeProbabilities, realise
@@ -427,13 +426,7 @@ class RandomPolicy(Policy):
         counts = None if data["counts"] is None else Counts(*data["counts"])
         match = None
         if (stored := data["match"]) is not None:
-            if stored["kind"] not in Policy.kinds and stored["kind"] in _HOMES:
-                import_module(f"agentcomm.pruning.{_HOMES[stored['kind']]}")
-            if stored["kind"] not in Policy.kinds:
-                raise ConfigError(
-                    f"random matches a policy of unknown kind {stored['kind']!r}; update agentcomm"
-                )
-            match = Policy.kinds[stored["kind"]].restore(
+            match = kind_of(stored["kind"], "random matches").restore(
                 pool,
                 Card.from_dict(stored["card"]),
                 tuple(stored["thresholds"]),

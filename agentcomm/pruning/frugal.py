@@ -41,9 +41,9 @@ from agentcomm.errors import ConfigError, TaskError
 from agentcomm.evaluation.splits import hash_of
 from agentcomm.pruning.batches import Log, Spending, check_items, metered, rollout_seed, stream, trace
 from agentcomm.pruning.clusters import Clusters, find_clusters
-from agentcomm.pruning.embeddings import Embedder, HashEmbedder, embedder_with_id
+from agentcomm.pruning.embeddings import Embedder, HashEmbedder
 from agentcomm.pruning.environment import Budget, Environment, Metered, Outcome, Trial, run_trials
-from agentcomm.pruning.policy import Arrays, Card, Policy, check_embedder
+from agentcomm.pruning.policy import Arrays, Card, Policy, embedder_for
 from agentcomm.pruning.pool import FloatArray, Pool
 from agentcomm.pruning.realise import EdgeProbabilities
 from agentcomm.pruning.records import Record
@@ -511,9 +511,7 @@ class FrugalPolicy(Policy):
         arrays: Arrays,
         embedder: Embedder | None,
     ) -> Self:
-        expected = str(data["embedder"])
-        embedder = embedder or _built_in(expected)
-        check_embedder(embedder, expected)
+        embedder = embedder_for(str(data["embedder"]), embedder)
         n, c = len(pool), len(arrays["centres"])
         for name, shape in (("keep", (c, n)), ("spatial", (c, n, n)), ("temporal", (c, n, n))):
             if arrays[name].shape != shape:
@@ -528,13 +526,3 @@ class FrugalPolicy(Policy):
             node_threshold=thresholds[0],
             edge_threshold=thresholds[1],
         )
-
-
-def _built_in(expected: str) -> Embedder:
-    """The embedder that a policy was learned with, where it can be made again."""
-    made = embedder_with_id(expected)
-    if made is None:
-        raise ConfigError(
-            f"the policy needs the embedding {expected!r}; give the embedder that it was learned with"
-        )
-    return made

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from agentcomm.errors import ConfigError
-from agentcomm.pruning.embeddings import Embedder, cached, embedder_with_id
-from agentcomm.pruning.policy import Arrays, Card, Policy, check_embedder
+from agentcomm.pruning.embeddings import Embedder, cached
+from agentcomm.pruning.policy import Arrays, Card, Policy, embedder_for
 from agentcomm.pruning.pool import BoolArray, FloatArray, Pool
 from agentcomm.pruning.realise import EdgeProbabilities
 from agentcomm.task import Item
@@ -345,13 +345,7 @@ class NetworkPolicy(Policy):
         embedder: Embedder | None,
     ) -> Self:
         architecture = Architecture(**data["architecture"])
-        if embedder is None:
-            embedder = embedder_with_id(data["embedding"])
-            if embedder is None:
-                raise ConfigError(
-                    f"the policy was learned with the embedding {data['embedding']!r}; name it (embedder=)"
-                )
-        check_embedder(embedder, data["embedding"])
+        embedder = embedder_for(data["embedding"], embedder)
         return cls(
             pool,
             card,

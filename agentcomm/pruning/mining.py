@@ -28,7 +28,7 @@ import numpy as np
 
 from agentcomm.errors import ConfigError, LimitExceeded, TaskError
 from agentcomm.evaluation.splits import hash_of, split_of
-from agentcomm.pruning.batches import rollout_seed
+from agentcomm.pruning.batches import mean_known, rollout_seed
 from agentcomm.pruning.environment import Environment, Outcome, Trial, run_trials
 from agentcomm.pruning.pool import FloatArray, IntArray, Pool
 from agentcomm.pruning.realise import EdgeProbabilities, Realisation, realise
@@ -170,8 +170,8 @@ class Tried(NamedTuple):
     @property
     def rank(self) -> tuple[float, float]:
         """Better ones first: by mean utility, ties by fewer tokens."""
-        mean = _mean([o.utility for o in self.known])
-        tokens = _mean([o.total_tokens for o in self.known])
+        mean = mean_known([o.utility for o in self.known])
+        tokens = mean_known([o.total_tokens for o in self.known])
         return (math.inf if mean is None else -mean, math.inf if tokens is None else tokens)
 
 
@@ -288,11 +288,11 @@ def _label(candidate: Tried, item: Item, weight: float) -> Label:
         item,
         candidate.realisation,
         weight,
-        _mean([o.utility for o in known]) or 0.0,
+        mean_known([o.utility for o in known]) or 0.0,
         len(known),
-        _mean([o.correct for o in known]),
-        _mean([o.tokens.input_tokens for o in known]),
-        _mean([o.tokens.output_tokens for o in known]),
+        mean_known([o.correct for o in known]),
+        mean_known([o.tokens.input_tokens for o in known]),
+        mean_known([o.tokens.output_tokens for o in known]),
     )
 
 
@@ -424,9 +424,3 @@ def _record(collector: Collector, found: Sequence[Label], stage_round: int) -> N
 
 def _whole(value: float | None) -> int | None:
     return None if value is None else round(value)
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """``None`` where one is unknown, or there is none."""
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None

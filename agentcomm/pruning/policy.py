@@ -29,7 +29,7 @@ from agentcomm.errors import ConfigError, GraphError
 from agentcomm.evaluation.rundir import write_json
 from agentcomm.graph import AgentGraph, Topology
 from agentcomm.message import content_id
-from agentcomm.pruning.embeddings import Embedder
+from agentcomm.pruning.embeddings import Embedder, embedder_with_id
 from agentcomm.pruning.pool import Pool
 from agentcomm.pruning.realise import EdgeProbabilities, Realisation, realise
 from agentcomm.schedule import Schedule
@@ -324,22 +324,32 @@ def load(folder: Path | str, graph: AgentGraph, embedder: Embedder | None = None
             f"update it, or learn again"
         )
     try:
-        kind, stored = file["kind"], file["pool"]
+        stored = file["pool"]
         pool = Pool(graph, stored["edges"], stored["decision_scope"])
         _check_pool(pool, stored, path)
-        if kind not in Policy.kinds and kind in _HOMES:
-            import_module(f"agentcomm.pruning.{_HOMES[kind]}")
-        if kind not in Policy.kinds:
-            raise ConfigError(f"{path} holds a policy of unknown kind {kind!r}; update agentcomm")
+        kind = kind_of(file["kind"], f"{path} holds")
         arrays = _read_arrays(folder / WEIGHTS, file["arrays"])
         thresholds = float(file["thresholds"]["node"]), float(file["thresholds"]["edge"])
-        return Policy.kinds[kind].restore(
-            pool, Card.from_dict(file["card"]), thresholds, file["state"], arrays, embedder
-        )
+        return kind.restore(pool, Card.from_dict(file["card"]), thresholds, file["state"], arrays, embedder)
     except (KeyError, TypeError, ValueError, GraphError) as error:
         raise ConfigError(
             f"{path} is damaged or does not fit: {type(error).__name__}: {error}; learn it again"
         ) from error
+
+
+def kind_of(name: str, where: str) -> type[Policy]:
+    """The class of policies that a file calls ``name``; ``where`` begins the error.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    if name not in Policy.kinds and name in _HOMES:
+        import_module(f"agentcomm.pruning.{_HOMES[name]}")
+    if name not in Policy.kinds:
+        raise ConfigError(f"{where} a policy of unknown kind {name!r}; update agentcomm")
+    return Policy.kinds[name]
 
 
 def _check_pool(pool: Pool, stored: Mapping[str, Any], path: Path) -> None:
@@ -368,6 +378,21 @@ def check_embedder(embedder: Embedder, expected: str) -> None:
             f"the policy was learned with the embedding {expected!r}, not {embedder.id!r}; use that one, or "
             f"learn again"
         )
+
+
+def embedder_for(expected: str, given: Embedder | None) -> Embedder:
+    """``given``, or the embedder called ``expected`` where it can be made without being told where it is.
+
+    Raises
+    ------
+    ConfigError
+        If ``given`` is another one, or there is none and it can't be made.
+    """
+    embedder = given if given is not None else embedder_with_id(expected)
+    if embedder is None:
+        raise ConfigError(f"the policy was learned with the embedding {expected!r}; name it (embedder=)")
+    check_embedder(embedder, expected)
+    return embedder
 
 
 def finite(value: float, what: str) -> float:

@@ -11,13 +11,14 @@ Deliberately absent: whether the answers stay as good, which is for an evaluatio
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agentcomm.ledger.rows import CallRow
 from agentcomm.ledger.usage import is_edge
 from agentcomm.message import EdgeKey
+from agentcomm.pruning.batches import mean_known
 from agentcomm.pruning.policy import Policy
 from agentcomm.pruning.runner import RealEnvironment, whole_team
 from agentcomm.task import Item
@@ -156,10 +157,10 @@ async def measure(
             )
             for name, keys in pairs.items()
         ),
-        before=_mean([before[k].total_tokens for k in both]),
-        after=_mean([after[k].total_tokens for k in both]),
-        score_before=_mean([before[k].correct for k in both]),
-        score_after=_mean([after[k].correct for k in both]),
+        before=mean_known([before[k].total_tokens for k in both]),
+        after=mean_known([after[k].total_tokens for k in both]),
+        score_before=mean_known([before[k].correct for k in both]),
+        score_after=mean_known([after[k].correct for k in both]),
         measured=len(both),
         asked=len(asked),
         asked_on=str(asked[0].metadata.get("split", "learn")),
@@ -191,9 +192,3 @@ class _Took:
 
     def of_edge(self, name: str) -> float | None:
         return None if self.unknown else self._edges[name] / self.count
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    found = list(values)
-    known = [v for v in found if v is not None]
-    return sum(known) / len(known) if known and len(known) == len(found) else None
