@@ -206,6 +206,19 @@ async def test_recorded_rollouts_are_worth_as_much_as_own_ones(tmp_path: Path) -
     assert again.card.spent["rollouts"] == 0
 
 
+async def test_labels_of_other_methods_are_no_rollouts(tmp_path: Path) -> None:
+    world, items = small(), small().items(20)
+    with Records(tmp_path / "r.jsonl") as records:
+        collector = Collector(world, records, SplitGuard.of(items), Origin("r", "x", "planted", "none"))
+        await Frugal(embedder=world).fit(items, collector, Budget(rollouts=40))
+        rolled = list(records)
+    labels = [dataclasses.replace(r, utility_n=4, utility=9.0, correct=1.0, weight=0.5) for r in rolled]
+    without = await Frugal(embedder=world, records=rolled).fit(items, world, Budget(rollouts=0))
+    beside = await Frugal(embedder=world, records=[*rolled, *labels]).fit(items, world, Budget(rollouts=0))
+    assert beside.card.trace["seen"] == without.card.trace["seen"] == len(rolled)
+    assert same(without, beside)
+
+
 async def test_records_of_other_splits_and_teams_are_refused(tmp_path: Path) -> None:
     world, items = small(), small().items(10)
     with Records(tmp_path / "r.jsonl") as records:
