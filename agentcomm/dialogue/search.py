@@ -229,8 +229,10 @@ class FormatSearch:
             count = math.ceil(len(formats) / 2 ** (rung + 1)) if rung + 1 < len(plan.rungs) else 1
             arms = [s.format for s in rows[:count]]
             standings += [replace(s, kept=s.format in arms) for s in rows]
-            if rung + 1 < len(plan.rungs) and natural.id not in arms:
-                arms.append(natural.id)
+            if rung + 1 < len(plan.rungs):
+                # Natural language plays every rung, and so does the best of the others: they meet in the end.
+                best = next(s.format for s in rows if s.format != natural.id)
+                arms += [f for f in (natural.id, best) if f not in arms]
         last = [s for s in standings if s.rung == len(plan.rungs)]
         winner = next(s.format for s in last if s.format != natural.id)
         return await self._accept(winner, normaliser, standings, play, played)

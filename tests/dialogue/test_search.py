@@ -106,6 +106,15 @@ async def test_equal_rewards_keep_natural_language() -> None:
     assert found.adopted == NATURAL
 
 
+@pytest.mark.parametrize("others", [["json"], ["json", "code"], ["json", "code", "logic", "table"]])
+async def test_where_natural_language_wins_a_round_the_best_other_still_meets_it(others: list[str]) -> None:
+    best = {NATURAL: (20, 1.0), "json": (50, 1.0), "code": (60, 1.0)}
+    arena = Scripted(best)
+    found = await FormatSearch(formats=pool(others), config=CONFIG).run(arena)
+    assert (found.adopted, found.winner) == (NATURAL, "json")
+    assert found.dialogues <= SearchPlan().most(len(others) + 1)
+
+
 async def test_natural_language_alone_is_nothing_to_search_among() -> None:
     with pytest.raises(ConfigError, match="beside natural language"):
         await FormatSearch(formats=pool([]), config=CONFIG).run(Scripted(PLANTED))
