@@ -1,6 +1,6 @@
 # make demo   environment, then one team under several topologies on an embedded real model
 # make test   environment, then every test that needs no GPU
-# make slow   tests of learners at full size (a quarter of an hour); not part of CI
+# make slow   tests of learners at full size (five minutes on a quiet machine: they limit time); not part of CI
 # make lint   ruff and mypy
 # make help   these lines
 
