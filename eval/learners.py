@@ -10,8 +10,10 @@ assessed on 200 ``score`` items, exactly (expected utility, no sampling noise). 
 * agents, noise, misleaders, domains: one of them varied, at 3,000 rollouts.
 
 Beside each learned policy stands a random DAG with as many agents and edges as the policy has, item
-by item (``matched_regret``): a learner that can't beat it has learned nothing but a size.
-``complete`` is the whole team, ``random`` draws with q = p = 1/2. Methods of edges alone (gdesigner,
+by item (``matched_regret``): a learner that can't beat it has learned nothing but a size. The table
+says so of each (``over_matched``: how much more the learned team is worth, paired by world;
+``beats_matched``: whether the 95 % interval lies above 0).
+``complete`` is the whole team (method ``none``), ``random`` draws with q = p = 1/2. Methods of edges alone (gdesigner,
 agentprune, gptswarm) keep all agents, so part of their regret can't be learned away; static ones
 (gptswarm, agentprune, agentdropout) have one team for all items.
 
@@ -61,7 +63,6 @@ class Method(NamedTuple):
 
     name: str
     setting: Callable[[int], dict[str, Any]]
-    seeds: int = 10
     least: int = 0
     most: int = 12_000
 
@@ -82,11 +83,11 @@ METHODS = {
         "agentdropout",
         lambda b: {"node_iterations": max(1, b // 32), "edge_iterations": max(1, b // 32)},
     ),
-    "gdesigner": Method("gdesigner", climbing(64), seeds=5, most=38_400),
+    "gdesigner": Method("gdesigner", climbing(64), most=38_400),
     "agp, reinforce": Method(
-        "agp", lambda b: {"mode": "reinforce", "iterations": max(1, b // 64)}, seeds=5, most=38_400
+        "agp", lambda b: {"mode": "reinforce", "iterations": max(1, b // 64)}, most=38_400
     ),
-    "agp": Method("agp", lambda _: {}, seeds=5, least=3000, most=92_160),
+    "agp": Method("agp", lambda _: {}, least=3000, most=92_160),
 }
 FIXED = ("complete", "random")
 
@@ -120,9 +121,6 @@ def cells(names: Sequence[str], sweeps: Sequence[str], quick: bool) -> Iterator[
     for seed in range(2 if quick else 10):
         for sweep, name in itertools.product(sweeps, names):
             method = METHODS[name]
-            most_seeds = method.seeds if sweep == "standard" else min(method.seeds, 5)
-            if seed >= most_seeds:
-                continue
             for world in SWEEPS[sweep]:
                 if name in FIXED:
                     yield Cell(name, world, 0, seed)
@@ -210,8 +208,49 @@ def summary(done: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
             values = [c[name] for c in group if c.get(name) is not None]
             if values:
                 row[name] = interval(values)
+        more = [c["matched_regret"] - c["regret"] for c in group if c.get("matched_regret") is not None]
+        if more:
+            row["over_matched"] = interval(more)
+            row["beats_matched"] = beats(row["over_matched"])
         rows.append(row)
     return rows
+
+
+def beats(gain: dict[str, float | int | None]) -> str:
+    """Whether a gain over worlds is one."""
+    low, high = gain["low"], gain["high"]
+    if low is None or high is None:
+        return "not shown"  # one world shows nothing
+    return "yes" if low > 0 else "no: worse" if high < 0 else "not shown"
+
+
+def refusals(done: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a method could do nothing with, and how it said so."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for cell in done.values():
+        if "refused" in cell:
+            row = found.setdefault(
+                (cell["method"], cell["budget"]),
+                {"method": cell["method"], "budget": cell["budget"], "cells": 0, "said": cell["refused"]},
+            )
+            row["cells"] += 1
+    return list(found.values())
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A line for each row."""
+    yield f"{'world':13} {'method':17} {'rollouts':>8}  regret [95 %]           seeds  beats the matched random DAG"
+    for row in rows:
+        r, gain = row["regret"], row.get("over_matched")
+        spread = "" if r["low"] is None else f"[{r['low']:.3f}, {r['high']:.3f}]"
+        verdict = ""
+        if gain is not None:
+            more = "" if gain["low"] is None else f" [{gain['low']:+.3f}, {gain['high']:+.3f}]"
+            verdict = f"{row['beats_matched']}: {gain['mean']:+.3f}{more}"
+        yield (
+            f"{row['world']:13} {row['method']:17} {row['budget'] or '':>8}  {r['mean']:.3f} {spread:17} "
+            f"{r['seeds']:>5}  {verdict}"
+        )
 
 
 def needed(rows: Sequence[dict[str, Any]], target: float = 0.1) -> dict[str, int | None]:
@@ -398,11 +437,15 @@ def write(out: Path, done: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         "machine": {"processor": platform.machine(), "python": platform.python_version()},
         "items": ITEMS,
         "needed_for_regret_0.1": needed(rows),
-        "summary": rows,
-        "cells": done,
+        "refused": refusals(done),
     }
+    # A line for each row and each cell: there are thousands of them.
+    text = json.dumps(results, indent=1)
+    text = text.removesuffix("\n}") + ',\n "summary": [\n  '
+    text += ",\n  ".join(map(json.dumps, rows)) + '\n ],\n "cells": {\n  '
+    text += ",\n  ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in done.items()) + "\n }\n}\n"
     half = out.with_name(out.name + ".part")
-    half.write_text(json.dumps(results, indent=1) + "\n")
+    half.write_text(text)
     half.replace(out)
     out.with_suffix(".svg").write_text(draw(rows))
     return rows
@@ -443,10 +486,9 @@ def main() -> None:
             flush=True,
         )
     rows = write(args.out, done)
-    for row in rows:
-        if row["world"] == "standard":
-            r = row["regret"]
-            print(f"{row['method']:18} {row['budget']:>6}  regret {r['mean']:.3f} [{r['low']}, {r['high']}]")
+    print("\n".join(table(rows)))
+    for row in refusals(done):
+        print(f"{row['method']} refused {row['budget']:,} rollouts ({row['cells']} worlds): {row['said']}")
 
 
 if __name__ == "__main__":
