@@ -38,15 +38,12 @@ This room is beside learning, not in it: it makes no policy, needs no torch and 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import tempfile
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy import stats as scipy_stats  # type: ignore[import-untyped]
@@ -57,14 +54,14 @@ from agentcomm.errors import ConfigError, GraphError
 from agentcomm.evaluation.effects import Design, Effect, masked, paired
 from agentcomm.evaluation.held import held
 from agentcomm.evaluation.parts import Part, is_alone, parts, useful, without
-from agentcomm.evaluation.run import Progress, Run, TopologyOf, evaluate
+from agentcomm.evaluation.run import TopologyOf
 from agentcomm.evaluation.rundir import write_json
+from agentcomm.evaluation.sharing import REPLIES, OnRun, Runs, Side, directory_for, keeping, phase_of
 from agentcomm.evaluation.stats import holm, mean_interval
-from agentcomm.evaluation.worth import Method, Paid, Value, Worth, next_cut, order, verdict_of
+from agentcomm.evaluation.worth import Method, Value, Worth, next_cut, order, verdict_of
 from agentcomm.graph import AgentGraph, Topology
-from agentcomm.ledger.limits import Limits
 from agentcomm.ledger.rows import Phase
-from agentcomm.ledger.usage import ARROW, is_edge
+from agentcomm.ledger.usage import ARROW
 from agentcomm.message import content_id
 from agentcomm.options import RunOptions
 from agentcomm.task import Item, Task
@@ -72,11 +69,7 @@ from agentcomm.task import Item, Task
 METHODS: tuple[Method, ...] = ("ablation", "regression")
 KEEP = 0.8
 """How likely each part is kept in a random sub-team."""
-REPLIES = "replies.sqlite"
 VALUE = "value.json"
-
-Key = tuple[str, int]
-OnRun = Callable[[str], Callable[[Progress], None] | None]
 
 
 # ------------------------------------------------------------------------------------ measuring
@@ -144,14 +137,13 @@ async def value(
         raise ConfigError(f"samples={samples}; it must be at least 1")
     whole = useful(graph, topology)
     chosen = _chosen(parts(graph, whole), only)
-    where = _directory(out)
-    if phase is None:
-        phase = "learn" if all(i.metadata.get("split") == "learn" for i in task.items) else "evaluate"
+    where = directory_for(out, "values")
     opts = RunOptions.of(options, **overrides)
     with contextlib.ExitStack() as stack:
         kept = where if where is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        async with held(model, opts), _keeping(model, opts, kept / REPLIES) as (asked, opts):
-            runner = _Runner(graph, task, asked, whole, where, name or "graph", phase, opts, on_run)
+        async with held(model, opts), keeping(model, opts, kept / REPLIES) as (asked, opts):
+            runs = Runs(task, asked, where, phase or phase_of(task), opts, on_run)
+            runner = _Runner(graph, whole, name or "graph", runs)
             if method == "ablation":
                 found = await _ablate(runner, chosen, samples, margin, level)
             else:
@@ -178,152 +170,31 @@ def _chosen(all_parts: Sequence[Part], only: Sequence[str] | None) -> tuple[Part
     return wanted
 
 
-def _directory(out: Path | str | None) -> Path | None:
-    if out is None:
-        return None
-    path = Path(out)
-    if (path / "config.json").exists():
-        raise ConfigError(
-            f"{path} is a run; values are found in a directory of their own, so name another --out"
-        )
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"can't make {path}: {error.strerror}; choose another --out") from error
-    return path
-
-
-@asynccontextmanager
-async def _keeping(
-    model: str | Backend | None, options: RunOptions, file: Path
-) -> AsyncIterator[tuple[str | Backend | None, RunOptions]]:
-    """The model with its replies kept in ``file``; as it is where it already keeps or replays them."""
-    if isinstance(model, str | None):
-        yield model, options if options.cache is not None else dataclasses.replace(options, cache=file)
-        return
-    from agentcomm.backends.replay import Replay
-
-    if isinstance(model, Replay):
-        yield model, options
-        return
-    kept = Replay(model, file, close_inner=False)
-    kept.answers_for_all = bool(getattr(model, "answers_for_all", False))
-    try:
-        yield kept, options
-    finally:
-        await kept.aclose()
-
-
-class _Side(NamedTuple):
-    """What a run comes down to. Tokens of an episode are ``None`` where a call didn't tell them."""
-
-    scores: dict[Key, float]
-    tokens: dict[Key, float]
-    failed: frozenset[Key]
-    parts: dict[str, float]
-    """Mean tokens of an episode by edge and by agent; of the whole team alone."""
-
-    @classmethod
-    def of(cls, run: Run) -> _Side:
-        ok = {(e.item, e.sample) for e in run.episodes if e.status == "ok"}
-        tokens = dict.fromkeys(ok, 0.0)
-        by_part: dict[str, float] = {}
-        for row in run.usage.rows:
-            key = (row.item, row.sample)
-            if key not in tokens or row.error_kind is not None:
-                continue
-            spent = (
-                math.nan
-                if row.input_tokens is None or row.output_tokens is None
-                else float(row.input_tokens + row.output_tokens)
-            )
-            tokens[key] += spent
-            if row.edge is not None:
-                by_part[row.edge] = by_part.get(row.edge, 0.0) + spent
-                continue
-            by_part[row.agent] = by_part.get(row.agent, 0.0) + spent
-            for part, share in (row.parts or {}).items():
-                if is_edge(part):
-                    by_part[part] = by_part.get(part, 0.0) + share
-        return cls(
-            {
-                (e.item, e.sample): float(e.score)
-                for e in run.episodes
-                if e.status == "ok" and e.score is not None
-            },
-            tokens,
-            frozenset((e.item, e.sample) for e in run.episodes if e.status == "failed"),
-            {part: total / len(ok) for part, total in by_part.items()} if ok else {},
-        )
-
-
 @dataclass
 class _Runner:
-    """Makes the runs, adds up what they took, and keeps the limits over all of them."""
+    """The runs of one team and of what is left of it."""
 
     graph: AgentGraph
-    task: Task
-    model: str | Backend | None
     whole: Topology
-    where: Path | None
     name: str
-    phase: Phase
-    options: RunOptions
-    on_run: OnRun | None
-    paid: Paid = field(default_factory=Paid)
-    calls: int = 0
-    known_cost: float = 0.0
-    began: float = field(default_factory=time.monotonic)
-    stopped: str | None = None
+    runs: Runs
     whole_path: Path | None = None
 
-    async def whole_team(self, samples: int) -> _Side:
+    @property
+    def stopped(self) -> str | None:
+        return self.runs.stopped
+
+    async def whole_team(self, samples: int) -> Side:
         label = "whole" if samples == 1 else f"whole-x{samples}"
         topology = None if self.whole == useful(self.graph) else self.whole
-        if self.where is not None:
-            self.whole_path = self.where / label
+        if self.runs.where is not None:
+            self.whole_path = self.runs.where / label
         return await self.run(label, "the whole team", topology, samples)
 
-    async def run(self, label: str, title: str, topology: TopologyOf, samples: int) -> _Side:
-        run = await evaluate(
-            self.graph,
-            self.task,
-            self.model,
-            out=self.where / label if self.where is not None else None,
-            topology=topology,
-            samples=samples,
-            name=self.name if label.startswith("whole") else f"{self.name}, {title}",
-            phase=self.phase,
-            on_progress=self.on_run(title) if self.on_run else None,
-            options=dataclasses.replace(self.options, limits=self._limits_left()),
-        )
-        usage, paid = run.usage, self.paid
-        self.calls += usage.calls
-        self.known_cost += usage.known_cost
-        cost = usage.cost if usage.calls else 0.0
-        self.paid = Paid(
-            paid.runs + 1,
-            paid.episodes + len(run.episodes),
-            paid.tokens + usage.input_tokens + usage.output_tokens,
-            paid.replayed + usage.hit_input_tokens + usage.hit_output_tokens,
-            None if cost is None or paid.cost is None else paid.cost + cost,
-        )
-        if run.stopped:
-            self.stopped = f"{title}: {run.stopped}"
-        return _Side.of(run)
-
-    def _limits_left(self) -> Limits:
-        limits = self.options.limits
-
-        def left(most: float | None, spent: float) -> Any:
-            return None if most is None else max(0, most - spent)
-
-        return Limits(
-            left(limits.tokens, self.paid.tokens),
-            left(limits.calls, self.calls),
-            left(limits.cost, self.known_cost),
-            left(limits.seconds, time.monotonic() - self.began),
-        )
+    async def run(self, label: str, title: str, topology: TopologyOf, samples: int) -> Side:
+        name = self.name if label.startswith("whole") else f"{self.name}, {title}"
+        run = await self.runs.run(self.graph, label, title, name=name, topology=topology, samples=samples)
+        return Side.of(run)
 
 
 # ------------------------------------------------------------------------------------ ablation
@@ -333,10 +204,10 @@ async def _ablate(
     runner: _Runner, chosen: Sequence[Part], samples: int, margin: float, level: float
 ) -> Value:
     whole = await runner.whole_team(samples)
-    sides: dict[str, _Side] = {}
+    sides: dict[str, Side] = {}
     effects: dict[str, Effect] = {}
     saved: dict[str, Effect] = {}
-    rng = np.random.default_rng(runner.options.seed)
+    rng = np.random.default_rng(runner.runs.options.seed)
     for part in chosen:
         if part.left is None or runner.stopped:
             continue
@@ -373,7 +244,7 @@ async def _ablate(
     return _value("ablation", runner, rows, whole, margin, level)
 
 
-def _saved(whole: _Side, side: _Side, level: float) -> Effect:
+def _saved(whole: Side, side: Side, level: float) -> Effect:
     """Tokens an item less, and a t interval over items."""
     by_item: dict[str, list[float]] = {}
     for key, before in whole.tokens.items():
@@ -466,10 +337,10 @@ async def _regress(
     for draw in range(samples):
         if runner.stopped:
             break
-        teams = RandomTeams(runner.graph, runner.whole, varied, keep, runner.options.seed, draw)
+        teams = RandomTeams(runner.graph, runner.whole, varied, keep, runner.runs.options.seed, draw)
         label = f"teams-{draw + 1}-{content_id(teams.spec())[:8]}"
         side = await runner.run(label, f"random sub-teams {draw + 1} of {samples}", teams, 1)
-        for item in runner.task.items:
+        for item in runner.runs.task.items:
             key = (item.id, 0)
             failed += key in side.failed
             if key not in side.tokens:
@@ -480,7 +351,7 @@ async def _regress(
             tokens.append(side.tokens[key])
             base.append(whole.scores.get(key, math.nan))
             base_tokens.append(whole.tokens.get(key, math.nan))
-    rng = np.random.default_rng(runner.options.seed)
+    rng = np.random.default_rng(runner.runs.options.seed)
     design = Design(
         np.array(masks, dtype=np.bool_).reshape(len(masks), len(varied)),
         np.full(len(varied), keep),
@@ -507,7 +378,7 @@ def _p(effect: Effect) -> float:
 
 def _row(
     part: Part,
-    whole: _Side,
+    whole: Side,
     effect: Effect,
     p_holm: float | None,
     saved: Effect,
@@ -538,7 +409,7 @@ def _row(
 
 
 def _value(
-    method: Method, runner: _Runner, rows: Sequence[Worth], whole: _Side, margin: float, level: float
+    method: Method, runner: _Runner, rows: Sequence[Worth], whole: Side, margin: float, level: float
 ) -> Value:
     spent = [t for t in whole.tokens.values() if math.isfinite(t)]
     tokens = sum(spent) / len(spent) if spent else None
@@ -548,12 +419,12 @@ def _value(
         ordered,
         mean_interval(list(whole.scores.values()), clusters=[k[0] for k in whole.scores], level=level),
         tokens,
-        len(runner.task.items),
+        len(runner.runs.task.items),
         len(whole.failed),
         margin,
         level,
-        runner.paid,
+        runner.runs.paid,
         next_cut(ordered, tokens, margin),
         runner.stopped,
-        runner.where,
+        runner.runs.where,
     )
