@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -120,6 +120,7 @@ class Turns:
             round=inbox.round,
             past=inbox.past,
             seed=derive_seed(self.calls.sampling.seed, self.item.id, self.drawn, inbox.agent, inbox.round),
+            sample=self.sample,
         )
         delivered: tuple[Delivery, ...] = ()
         called: Called | None = None
@@ -293,7 +294,14 @@ class _Desk:
         return tokens
 
     async def ask(
-        self, prompt: Prompt, *, model: str | None, max_tokens: int, temperature: float | None, attempt: int
+        self,
+        prompt: Prompt,
+        *,
+        model: str | None,
+        max_tokens: int,
+        temperature: float | None,
+        attempt: int,
+        schema: Mapping[str, Any] | None = None,
     ) -> Reply:
         turns = self.turns
         said = [m.as_dict() for m in prompt.chat()]
@@ -301,7 +309,9 @@ class _Desk:
             turns.calls.sampling.seed, turns.item.id, turns.drawn, self.edge.sender, said, attempt
         )
         # The reader pays, so the call is made in its name; what it says of itself plays no part.
-        asked = Agent(self.edge.reader, model=model, max_tokens=max_tokens, temperature=temperature)
+        asked = Agent(
+            self.edge.reader, model=model, max_tokens=max_tokens, temperature=temperature, schema=schema
+        )
         called = await turns.call(asked, self.turn.round, prompt, seed, edge=self.edge)
         self.spent.append(called.row)
         return called.reply

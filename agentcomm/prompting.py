@@ -14,8 +14,9 @@ the part ``template``, known only from the server's total.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from agentcomm.graph import Agent, AgentGraph
 from agentcomm.message import ChatMessage, Delivery, EdgeKey, Message, Reply
@@ -31,9 +32,18 @@ class Desk(Protocol):
     """What a channel may ask of the episode it works in, for one edge; made by the episode."""
 
     async def ask(
-        self, prompt: Prompt, *, model: str | None, max_tokens: int, temperature: float | None, attempt: int
+        self,
+        prompt: Prompt,
+        *,
+        model: str | None,
+        max_tokens: int,
+        temperature: float | None,
+        attempt: int,
+        schema: Mapping[str, Any] | None = None,
     ) -> Reply:
         """One model call that the edge pays for, in phase ``compress``, within the reader's limits.
+
+        ``schema`` is a JSON schema that the reply should follow, where the backend offers it.
 
         Its seed derives from the run's, the item, the sample, the sender, the prompt and ``attempt``:
         readers of the same message get the same text.
@@ -60,7 +70,7 @@ class Turn:
     """What an agent has before it when it speaks; function agents get it as it is.
 
     ``inbox`` are this round's messages as delivered, ``past`` the agent's own earlier turns
-    (empty without a memory), ``seed`` a seed of this turn's own. Channels get the turn of the
+    (empty without a memory), ``seed`` a seed of this turn's own, ``sample`` which run of the item it is. Channels get the turn of the
     agent that is going to read: its inbox is then what lies before the message, and ``desk`` is
     how they call a model.
     """
@@ -71,6 +81,7 @@ class Turn:
     inbox: tuple[Delivery, ...] = ()
     past: tuple[TurnRecord, ...] = ()
     seed: int = 0
+    sample: int = 0
     desk: Desk | None = field(default=None, compare=False, repr=False)
 
     @property
