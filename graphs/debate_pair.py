@@ -5,9 +5,11 @@ answer twice, with a critique between, or after ``rounds`` rounds. (Debate setti
 arXiv 2410.08115; the instructions are our own.)
 """
 
+from typing import Literal
+
 import agentcomm as ac
 from agentcomm.dialogue.marks import Kind
-from agentcomm.dialogue.stopping import Repeat, Verdict
+from agentcomm.dialogue.stopping import AnyTwo, Repeat, Verdict
 
 
 def graph(
@@ -16,8 +18,14 @@ def graph(
     kind: Kind = "number",
     temperature: float | None = None,
     max_tokens: int | None = 256,
+    stop: Literal["repeat", "any_two"] = "repeat",
 ) -> ac.AgentGraph:
-    """``2 x rounds`` calls at most; ``instruction`` is the critic's message format, ``kind`` compares answers."""
+    """``2 x rounds`` calls at most; ``instruction`` is the critic's message format, ``kind`` compares answers.
+
+    ``stop="any_two"`` is the rule of Optima's released code: a mark that equals the mark before it.
+    """
+    if stop not in ("repeat", "any_two"):
+        raise ac.UserError(f"debate_pair: stop={stop!r}; use repeat or any_two")
     solver = ac.Agent(
         "solver",
         role="Solve the problem step by step. Write the answer as <A>answer</A>.",
@@ -40,5 +48,5 @@ def graph(
         ],
         decision="agreement",
         rounds=rounds,
-        stop=Repeat("solver", kind),
+        stop=Repeat("solver", kind) if stop == "repeat" else AnyTwo(kind),
     )

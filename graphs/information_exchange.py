@@ -3,10 +3,15 @@
 They speak in turn; each reads what was said since its own last turn and marks its answer as
 <A>answer</A>. The talk ends when two of them mark the same answer, or after ``rounds`` rounds; what
 is said last counts. (Setting of Optima, arXiv 2410.08115; the instruction is our own.)
+
+    agentcomm eval information_exchange hotpotqa -T deal=2
+    agentcomm eval information_exchange records -T specialists=3 -T by=attribute -T hops=2 -G agents=3
 """
 
+from typing import Literal
+
 import agentcomm as ac
-from agentcomm.dialogue.stopping import Agreement, Verdict
+from agentcomm.dialogue.stopping import Agreement, AnyTwo, Verdict
 
 SYSTEM = "Two people each know a part of what is needed."
 
@@ -17,15 +22,22 @@ def graph(
     instruction: str = "",
     temperature: float | None = None,
     max_tokens: int | None = 128,
-    views: str = "s1,s2",
+    views: str = "",
+    stop: Literal["agreement", "any_two"] = "agreement",
 ) -> ac.AgentGraph:
-    """``agents`` x ``rounds`` calls at most; ``instruction`` says how to write (a message format)."""
+    """``agents`` x ``rounds`` calls at most; ``instruction`` says how to write (a message format).
+
+    ``views`` are s1,s2,... unless they are named. ``stop="any_two"`` is the rule of Optima's released
+    code, under which one agent that repeats itself counts as agreement.
+    """
     names = ["alice", "bob", "carol", "dave", "erin", "frank"][:agents]
-    seen = views.split(",")
+    seen = [view.strip() for view in views.split(",")] if views else [f"s{n + 1}" for n in range(len(names))]
     if not 2 <= agents <= 6 or len(seen) != agents:
         raise ac.UserError(
             f"information_exchange: {agents} agents with the views {views!r}; use 2 to 6 agents, and a view for each"
         )
+    if stop not in ("agreement", "any_two"):
+        raise ac.UserError(f"information_exchange: stop={stop!r}; use agreement or any_two")
     role = (
         "Tell what your partner needs and ask for what you need, in few words. Use only what you both know. "
         "When you know the answer, write it as <A>answer</A>."
@@ -54,5 +66,5 @@ def graph(
         decision="agreement",
         rounds=rounds,
         system=SYSTEM,
-        stop=Agreement(),
+        stop=Agreement() if stop == "agreement" else AnyTwo(),
     )

@@ -1,6 +1,8 @@
 """2WikiMultiHopQA: questions over two to four of ten paragraphs (Ho et al. 2020), held by two agents.
 
     context=split   Agent(view="first") sees one half of the paragraphs, Agent(view="second") the other
+    deal=2          the same for Agent(view="s1"), Agent(view="s2"), as information_exchange has them; deal=3 ...
+    distractors=4   with only so many of the paragraphs that don't support the answer
     context=all     everybody sees all
     context=none    nobody sees any
 
@@ -17,20 +19,20 @@ from collections.abc import Callable
 
 from agentcomm.evaluation import scorers
 from agentcomm.evaluation.data import Benchmark, Format, Hub
-from agentcomm.evaluation.multihop import Context, check_context, multihop_item, titled_paragraphs
+from agentcomm.evaluation.multihop import Context, Deal, multihop_item, titled_paragraphs
 from agentcomm.evaluation.rows import Row
 from agentcomm.evaluation.splits import TRAIN
 from agentcomm.task import Item, Task
 
 
-def benchmark(context: Context) -> Benchmark:
+def benchmark(context: Context, deal: Deal) -> Benchmark:
     def read(key: str) -> Callable[[Row], Item]:
         return lambda row: item(unpacked(row), key)
 
     def item(row: Row, key: str) -> Item:
         paragraphs = titled_paragraphs(row)
         return multihop_item(
-            this, row, row.text("question"), row.text("answer"), paragraphs, context,
+            this, row, row.text("question"), row.text("answer"), paragraphs, context, deal,
             id=f"2wiki-{row.text(key)}", kind=row.text("type"),
         )  # fmt: skip
 
@@ -63,17 +65,20 @@ def task(
     seed: int = 0,
     *,
     context: Context = "split",
+    deal: int | None = None,
+    distractors: int | None = None,
     metric: scorers.Metric = "f1",
 ) -> Task:
     """2WikiMultiHopQA, scored by token F1 (``metric="em"``: exact match) with HotpotQA's normalisation."""
-    check_context(context)
+    dealing = Deal(deal, distractors)
+    dealing.check(context)
     scorer = scorers.short_text(metric)
-    items, config = benchmark(context).load(data, split, limit, seed)
+    items, config = benchmark(context, dealing).load(data, split, limit, seed)
     return Task(
         "2wikimultihopqa",
         items,
         scorer,
         "Multi-hop questions.",
-        {**config, "context": context, "metric": metric},
+        {**config, "context": context, "metric": metric, **dealing.config()},
         scorers.read_text,
     )

@@ -1,6 +1,8 @@
 """HotpotQA: questions over two of ten paragraphs, which two agents hold between them (Yang et al. 2018).
 
     context=split   Agent(view="first") sees one half of the paragraphs, Agent(view="second") the other
+    deal=2          the same for Agent(view="s1"), Agent(view="s2"), as information_exchange has them; deal=3 ...
+    distractors=4   with only so many of the paragraphs that don't support the answer
     context=all     everybody sees all
     context=none    nobody sees any; also reads question/answer pairs without paragraphs
 
@@ -16,8 +18,8 @@ from agentcomm.evaluation import scorers
 from agentcomm.evaluation.data import Benchmark, Format, Hub
 from agentcomm.evaluation.multihop import (
     Context,
+    Deal,
     Paragraph,
-    check_context,
     marked_paragraphs,
     multihop_item,
     titled_paragraphs,
@@ -27,11 +29,11 @@ from agentcomm.evaluation.splits import TRAIN
 from agentcomm.task import Item, Task
 
 
-def benchmark(context: Context) -> Benchmark:
+def benchmark(context: Context, deal: Deal) -> Benchmark:
     def item(row: Row, question: str, answer: Sequence[str], paragraphs: list[Paragraph], key: str) -> Item:
         # Without paragraphs the rows of all files are one kind, and one file has no ids.
         id = f"hotpotqa-{row.text(key)}" if context != "none" else None
-        return multihop_item(this, row, question, list(answer), paragraphs, context, id=id)
+        return multihop_item(this, row, question, list(answer), paragraphs, context, deal, id=id)
 
     def official(key: str) -> Callable[[Row], Item]:
         return lambda row: item(row, row.text("question"), [row.text("answer")], titled_paragraphs(row), key)
@@ -71,17 +73,20 @@ def task(
     seed: int = 0,
     *,
     context: Context = "split",
+    deal: int | None = None,
+    distractors: int | None = None,
     metric: scorers.Metric = "f1",
 ) -> Task:
     """HotpotQA, scored by token F1 (``metric="em"``: exact match) with the official normalisation."""
-    check_context(context)
+    dealing = Deal(deal, distractors)
+    dealing.check(context)
     scorer = scorers.short_text(metric)
-    items, config = benchmark(context).load(data, split, limit, seed)
+    items, config = benchmark(context, dealing).load(data, split, limit, seed)
     return Task(
         "hotpotqa",
         items,
         scorer,
         "Two-hop questions.",
-        {**config, "context": context, "metric": metric},
+        {**config, "context": context, "metric": metric, **dealing.config()},
         scorers.read_text,
     )

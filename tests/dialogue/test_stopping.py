@@ -146,4 +146,4 @@ async def test_at_the_limit_the_last_mark_counts_even_if_later_words_have_none()
 
 def test_a_view_for_each_peer_is_asked_for() -> None:
     with pytest.raises(ac.UserError, match="a view for each"):
-        load_graph("information_exchange", {"agents": 3})
+        load_graph("information_exchange", {"agents": 3, "views": "s1,s2"})
