@@ -5,6 +5,8 @@
                 message between them
     any_two     a new mark equals the mark before it, whoever gave it (as released; one agent that
                 repeats itself counts as agreement: for reproduction only)
+    marked      one agent has marked an answer (an environment that says that the game is over)
+    turns       one agent has spoken so often
 
 :class:`Verdict` is the decision agent that goes with them: it makes no model call and answers
 with the last mark.
@@ -85,7 +87,38 @@ class AnyTwo:
         return len(answers) > 1 and same_answer(self.kind)(*answers[-2:])
 
 
-_RULES: Mapping[str, type[Agreement | Repeat | AnyTwo]] = {r.name: r for r in (Agreement, Repeat, AnyTwo)}
+@dataclass(frozen=True)
+class Marked:
+    """Over when ``agent`` has marked an answer."""
+
+    agent: str
+    name: ClassVar[str] = "marked"
+
+    def spec(self) -> dict[str, Any]:
+        return {"rule": self.name, **asdict(self)}
+
+    def over(self, messages: Sequence[Message]) -> bool:
+        return any(m.sender == self.agent and last_mark(m.text) is not None for m in messages)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Over when ``agent`` has spoken ``times`` times."""
+
+    agent: str
+    times: int
+    name: ClassVar[str] = "turns"
+
+    def spec(self) -> dict[str, Any]:
+        return {"rule": self.name, **asdict(self)}
+
+    def over(self, messages: Sequence[Message]) -> bool:
+        return sum(m.sender == self.agent for m in messages) >= self.times
+
+
+_RULES: Mapping[str, type[Agreement | Repeat | AnyTwo | Marked | Turns]] = {
+    r.name: r for r in (Agreement, Repeat, AnyTwo, Marked, Turns)
+}
 
 
 def from_spec(spec: Mapping[str, Any]) -> StopRule:
@@ -112,14 +145,18 @@ NO_ANSWER = "no answer was marked"
 class Verdict:
     """Ends a dialogue without a model call: says the last mark (of ``agent`` only, if one is named).
 
-    Without any mark it says :data:`NO_ANSWER`, which no scorer reads as an answer.
+    ``first`` says the first one instead. Without any mark it says :data:`NO_ANSWER`, which no scorer
+    reads as an answer.
     """
 
     agent: str | None = None
+    first: bool = False
 
     async def __call__(self, turn: Turn) -> str:
         answer = None
         for delivery in turn.inbox:
             if self.agent in (None, delivery.edge.sender):
                 answer = last_mark(delivery.text) or answer
+                if self.first and answer is not None:
+                    break
         return f"Answer: {answer}" if answer is not None else NO_ANSWER
