@@ -4,6 +4,8 @@
     local/smollm2                the bundled SmolLM2, embedded llama.cpp
     local/models/qwen.gguf       any GGUF file (``local//abs/path.gguf`` for an absolute path)
     vllm/FOLDER-OR-NAME          a vLLM server: a running one, or one started for the run
+    hf/FOLDER                    a Hugging Face folder in this process (transformers)
+    hf/FOLDER+ADAPTER            with an adapter of agentcomm train; vllm/FOLDER+ADAPTER too
     scripted/replies.json        replies from a file, for tests
     mock/echo                    answers with what it was asked, for tests
     replay/RUN-DIR               the recorded replies of an earlier run
@@ -22,6 +24,7 @@ PROVIDERS = {
     "openai": "openai/gpt-5-mini",
     "local": "local/smollm2",
     "vllm": "vllm/FOLDER-OR-NAME",
+    "hf": "hf/FOLDER",
     "scripted": "scripted/replies.json",
     "mock": "mock/echo",
     "replay": "replay/RUN-DIR",
@@ -83,6 +86,10 @@ def resolve(model: str, options: BackendOptions | None = None) -> Backend:
         from agentcomm.backends.vllm import Vllm
 
         return Vllm.from_options(name, options)
+    if provider == "hf":
+        from agentcomm.backends.hf import Hf
+
+        return Hf.from_options(name, options)
     if provider == "scripted":
         from agentcomm.backends.scripted import Scripted
 

@@ -26,7 +26,10 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from agentcomm.dialogue.rows import AnyRow, PreferenceRow, Row, folded, split, write_rows, write_text
+from agentcomm.backends.adapters import ModelRef as ModelRef
+from agentcomm.backends.chat_template import ChatTokenizer, prompt_ids, require_template
+from agentcomm.backends.chat_template import has_system_role as has_system_role
+from agentcomm.dialogue.rows import AnyRow, PreferenceRow, Row, split, write_rows, write_text
 from agentcomm.errors import ConfigError
 from agentcomm.message import ChatMessage, content_id
 
@@ -160,17 +163,6 @@ class TrainConfig:
         return math.ceil(self.epochs * per_epoch)
 
 
-@dataclass(frozen=True)
-class ModelRef:
-    """A model: a folder of weights and the adapters on it, each trained with those before it merged."""
-
-    base: str
-    adapters: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"base": self.base, "adapters": list(self.adapters)}
-
-
 class Trainer(Protocol):
     """Makes a model from another and rows."""
 
@@ -224,9 +216,19 @@ class Lengths:
 
 
 def lengths(
-    found: Sequence[AnyRow], counter: Counter, *, counted_by: str, max_length: int | None = None
+    found: Sequence[AnyRow],
+    counter: Counter,
+    *,
+    counted_by: str,
+    max_length: int | None = None,
+    context: int | None = None,
 ) -> Lengths:
     """Token statistics of rows.
+
+    Parameters
+    ----------
+    context:
+        Tokens that the model can read, where that is known: ``max_length`` is no more.
 
     Raises
     ------
@@ -240,12 +242,17 @@ def lengths(
     counts = [[counter(row.prompt, text) for text in row.texts] for row in found]
     whole = np.array([max(total for _, total in of) for of in counts])
     limit = max_length or 64 * math.ceil(int(whole.max()) / 64)
+    name = "max_length"
+    if context is not None and context < limit:
+        limit, name = context, "the model's context"
     over = tuple(int(i) for i in np.flatnonzero(whole > limit))
     if len(over) > MOST_OVER_LONG * len(found):
         filled = sum(counts[i][0][0] >= limit for i in over)
         raise ConfigError(
-            f"{len(over)} of {len(found)} rows are longer than max_length={limit} tokens ({filled} by their "
-            f"prompt alone; the longest has {int(whole.max())}); raise max_length or leave these items out"
+            f"{len(over)} of {len(found)} rows are longer than {name}={limit} tokens ({filled} by their "
+            f"prompt alone; the longest has {int(whole.max())}); "
+            + ("raise max_length or " if name == "max_length" else "")
+            + "leave these items out"
         )
     return Lengths(
         counted_by=counted_by,
@@ -283,39 +290,6 @@ def suited(found: Sequence[Row] | Sequence[PreferenceRow], config: TrainConfig) 
 # --------------------------------------------------------------------------- tokenisers
 
 
-class ChatTokenizer(Protocol):
-    """The part of a transformers tokenizer that is used here."""
-
-    chat_template: Any
-    name_or_path: str
-
-    def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any: ...
-
-
-def require_template(tokenizer: ChatTokenizer) -> None:
-    """Refuse a tokenizer without a chat template.
-
-    Raises
-    ------
-    ConfigError
-        If it has none.
-    """
-    if not tokenizer.chat_template:
-        raise ConfigError(
-            f"the model {tokenizer.name_or_path!r} has no chat template, so what agents say can't be "
-            "rendered; use an instruction-tuned model, or add chat_template.jinja to its folder"
-        )
-
-
-def has_system_role(tokenizer: ChatTokenizer) -> bool:
-    """Whether the chat template shows a system message, found out by trying."""
-    probe = [{"role": "system", "content": "Zq7 probe"}, {"role": "user", "content": "x"}]
-    try:
-        return "Zq7 probe" in str(tokenizer.apply_chat_template(probe, tokenize=False))
-    except Exception:  # templates raise their own errors, through jinja2 or not
-        return False
-
-
 def counter_of(tokenizer: ChatTokenizer) -> Counter:
     """Counts with a transformers tokenizer and its chat template.
 
@@ -328,12 +302,8 @@ def counter_of(tokenizer: ChatTokenizer) -> Counter:
     system = has_system_role(tokenizer)
 
     def count(prompt: Sequence[ChatMessage], text: str) -> tuple[int, int]:
-        chat = [m.as_dict() for m in (prompt if system else folded(prompt))]
-        said = [*chat, {"role": "assistant", "content": text}]
-        asked = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)
-        return len(asked["input_ids"]), len(
-            tokenizer.apply_chat_template(said, return_dict=True)["input_ids"]
-        )
+        asked = prompt_ids(tokenizer, prompt, system=system)
+        return len(asked), len(prompt_ids(tokenizer, prompt, said=text, system=system))
 
     return count
 

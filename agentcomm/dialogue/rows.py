@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from agentcomm.backends.chat_template import folded as folded
 from agentcomm.dialogue.formats import POOL, Format
 from agentcomm.dialogue.select import Pair
 from agentcomm.dialogue.tree import Said
@@ -301,15 +302,6 @@ def _prompts(
             turn = Turn(item, agent, record.round, record.inbox, past)
             yield record, None if agent.act is not None else build(graph, turn).chat()
         before.setdefault(record.agent, []).append(record)
-
-
-def folded(prompt: Iterable[ChatMessage]) -> Chat:
-    """The prompt for a chat template without a system role: that text opens the first user message."""
-    messages = tuple(prompt)
-    if len(messages) < 2 or messages[0].role != "system":
-        return messages
-    first, second, *rest = messages
-    return (ChatMessage("user", f"{first.content}\n\n{second.content}"), *rest)
 
 
 # ------------------------------------------------------------------------------- files

@@ -21,9 +21,9 @@ Deliberately absent: which rows are good, several machines, full fine-tuning.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -34,17 +34,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from safetensors import SafetensorError
 
-from agentcomm.dialogue.export import (
-    ModelRef,
-    TrainConfig,
-    counter_of,
-    fitting,
-    has_system_role,
-    lengths,
-    require_template,
-    suited,
-)
-from agentcomm.dialogue.rows import AnyRow, PreferenceRow, Row, folded, split, write_text
+from agentcomm.backends.adapters import CARD, ModelRef, adapter_card, fingerprint, merged_card
+from agentcomm.backends.chat_template import has_system_role, prompt_ids
+from agentcomm.backends.hf import context_of, first_line, load_model, load_tokenizer, stop_ids
+from agentcomm.dialogue.export import MOST_OVER_LONG, TrainConfig, fitting, lengths, suited
+from agentcomm.dialogue.rows import AnyRow, PreferenceRow, Row, split, write_text
 from agentcomm.errors import ConfigError, MissingExtraError, RunError
 from agentcomm.message import content_id
 
@@ -61,7 +55,6 @@ except ModuleNotFoundError as error:
         f"training needs {error.name}, which is not installed; pip install 'agentcomm[train]'"
     ) from error
 
-CARD = "agentcomm.json"
 _DONE = "COMPLETE"
 _UNLABELLED = -100
 
@@ -73,146 +66,89 @@ class Encoded(NamedTuple):
     texts: tuple[list[int], ...]
 
 
-# ------------------------------------------------------------------------------ models
-
-
-def load_tokenizer(base: str | Path) -> Any:
-    """A folder's tokenizer.
-
-    Raises
-    ------
-    ConfigError
-        If it can't be read, has no chat template, or no stop token.
-    """
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(base), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"no tokenizer can be read from {base}: {_first_line(error)}") from error
-    require_template(tokenizer)
-    if tokenizer.eos_token_id is None:
-        raise ConfigError(f"the tokenizer in {base} names no stop token (eos_token); add it to its config")
-    return tokenizer
-
-
-def load(ref: ModelRef, *, merge: bool = False) -> Any:
-    """A model with its adapters: all but the last merged into its weights; with ``merge`` that one too.
-
-    Raises
-    ------
-    ConfigError
-        If the folder holds no model, or an adapter was trained on other weights.
-    """
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            ref.base, local_files_only=True, dtype=torch.float32
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"no model can be read from {ref.base}: {_first_line(error)}") from error
-    for place, adapter in enumerate(ref.adapters):
-        _check_adapter(adapter, ModelRef(ref.base, ref.adapters[:place]))
-        model = peft.PeftModel.from_pretrained(model, adapter)
-        if merge or place < len(ref.adapters) - 1:
-            model = model.merge_and_unload()
-    return model
-
-
 def save_merged(ref: ModelRef, out: Path) -> ModelRef:
     """The model with all its adapters merged, as a folder of its own: for servers without LoRA.
 
     Raises
     ------
+    ConfigError
+        If the folder holds no model, or an adapter was trained on other weights.
     RunError
         If it can't be written.
     """
+    model, tokenizer = load_model(ref, merge=True), load_tokenizer(ref.base)
+    beside = out.with_name(f"{out.name}.part")
     try:
-        load(ref, merge=True).save_pretrained(out)
-        load_tokenizer(ref.base).save_pretrained(out)
+        shutil.rmtree(beside, ignore_errors=True)
+        model.save_pretrained(beside)
+        tokenizer.save_pretrained(beside)
+        write_text(beside / CARD, json.dumps(merged_card(ref, beside), indent=1) + "\n")
+        beside.replace(out)
     except (OSError, SafetensorError) as error:
-        raise RunError(f"the merged model can't be written to {out} ({_first_line(error)})") from error
-    return ModelRef(str(out))
-
-
-def fingerprint(ref: ModelRef) -> str:
-    """SHA-256 of a model: its configuration, weights and adapters, wherever they lie.
-
-    Raises
-    ------
-    ConfigError
-        If the folder has no safetensors weights.
-    """
-    parts = [_digests(Path(ref.base), ("config.json", "*.safetensors"))]
-    parts += [_digests(Path(a), ("adapter_config.json", "*.safetensors")) for a in ref.adapters]
-    return content_id(*parts)
-
-
-def _digests(folder: Path, patterns: tuple[str, ...]) -> list[list[str]]:
-    found = []
-    for path in sorted(p for pattern in patterns for p in folder.glob(pattern)):
-        if path.name == "adapter_config.json":
-            # It names the folder of its base: of no meaning elsewhere.
-            data = json.loads(path.read_text(encoding="utf-8"))
-            found.append([path.name, content_id({**data, "base_model_name_or_path": ""})])
-            continue
-        with path.open("rb") as file:
-            found.append([path.name, hashlib.file_digest(file, "sha256").hexdigest()])
-    if not any(name.endswith(".safetensors") for name, _ in found):
-        raise ConfigError(f"{folder} holds no safetensors weights; save the model there first")
-    return found
-
-
-def _check_adapter(adapter: str, below: ModelRef) -> None:
-    try:
-        trained_on = json.loads((Path(adapter) / CARD).read_text(encoding="utf-8"))["trained_on"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"{adapter} is no adapter of agentcomm train (no readable {CARD}); name its adapter folder"
+        shutil.rmtree(beside, ignore_errors=True)
+        raise RunError(
+            f"the merged model can't be written to {out} ({first_line(error)}); make space or name a new folder"
         ) from error
-    if trained_on != fingerprint(below):
-        before = f" with {len(below.adapters)} adapters before it" if below.adapters else ""
-        raise ConfigError(
-            f"the adapter {adapter} was trained on another base model than {below.base}{before}; "
-            "use it with the model it was trained on"
-        )
+    return ModelRef(str(out))
 
 
 # --------------------------------------------------------------------------- rendering
 
 
-def encode(tokenizer: Any, row: AnyRow, *, system: bool = True) -> Encoded:
+def encode(tokenizer: Any, row: AnyRow, *, system: bool = True, stops: Sequence[int] = ()) -> Encoded:
     """A row in tokens: the prompt as a call has it, each text with its stop token and nothing behind it.
 
     Parameters
     ----------
     system:
         Whether the template shows a system message; if not, it is folded into the first user message.
+    stops:
+        Tokens that end a reply; by default the tokenizer's.
 
     Raises
     ------
     ConfigError
         If the template renders a prompt differently once it is answered, or ends no turn with a stop
-        token, or a text holds one.
+        token, or a text is empty or holds one.
     """
-    chat = [m.as_dict() for m in (row.prompt if system else folded(row.prompt))]
-    # transformers 5 returns a mapping
-    asked = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
-    stop = int(tokenizer.eos_token_id)
+    where = f"item {row.meta.item!r}, turn {row.meta.turn}"
+    asked = prompt_ids(tokenizer, row.prompt, system=system)
+    ends = set(stops or stop_ids(tokenizer))
     texts = []
     for text in row.texts:
-        said = [*chat, {"role": "assistant", "content": text}]
-        whole = tokenizer.apply_chat_template(said, return_dict=True)["input_ids"]
+        if not text.strip():
+            raise ConfigError(f"{where}: an empty text has nothing to learn from; leave this row out")
+        whole = prompt_ids(tokenizer, row.prompt, said=text, system=system)
         if whole[: len(asked)] != asked:
             raise ConfigError(
                 "this model's chat template renders a prompt differently once it is answered, so it can't be "
                 "trained on the prompts that calls have; use another template"
             )
         tail = whole[len(asked) :]
-        if tail.count(stop) != 1:
+        found = [place for place, token in enumerate(tail) if token in ends]
+        if len(found) != 1:
             raise ConfigError(
-                f"item {row.meta.item!r}, turn {row.meta.turn}: {tail.count(stop)} stop tokens "
-                f"({tokenizer.eos_token!r}) in what was said, where the template should end it with one"
+                f"{where}: {len(found)} stop tokens ({tokenizer.eos_token!r}) in what was said, where the "
+                "template should end it with one"
             )
-        texts.append(list(tail[: tail.index(stop) + 1]))
-    return Encoded(list(asked), tuple(texts))
+        texts.append(tail[: found[0] + 1])
+    return Encoded(asked, tuple(texts))
+
+
+def _encoded(
+    tokenizer: Any, rows: Sequence[AnyRow], stops: Sequence[int]
+) -> tuple[list[tuple[AnyRow, Encoded]], list[str]]:
+    """Rows with their tokens, and why others are left out; more than 1 % of them is an error."""
+    system = has_system_role(tokenizer)
+    encoded, refused = [], []
+    for row in rows:
+        try:
+            encoded.append((row, encode(tokenizer, row, system=system, stops=stops)))
+        except ConfigError as error:
+            refused.append(str(error))
+    if len(refused) > MOST_OVER_LONG * len(rows):
+        raise ConfigError(f"{len(refused)} of {len(rows)} rows can't be trained on: {refused[0]}")
+    return encoded, refused
 
 
 def _sft_columns(encoded: Sequence[Encoded]) -> dict[str, list[list[int]]]:
@@ -288,6 +224,12 @@ class TrlTrainer:
         last = self._last_checkpoint()
         try:
             result = trainer.train(resume_from_checkpoint=None if last is None else str(last))
+            if not math.isfinite(result.training_loss):
+                raise ConfigError(
+                    f"training diverged: the loss is {result.training_loss} after {trainer.state.global_step} "
+                    "steps; lower the learning rate"
+                )
+            validation = _validated(trainer)
             self._save(trainer, base, config)
         except (OSError, SafetensorError, RuntimeError, RunError) as error:
             if not _about_the_disk(error):
@@ -296,12 +238,14 @@ class TrlTrainer:
             where = "there is no checkpoint yet" if kept is None else f"the last checkpoint is {kept}"
             raise RunError(
                 f"training stopped at step {trainer.state.global_step}, because {self.out} can't be written "
-                f"({_first_line(error)}); {where}; make space and give the same command again"
+                f"({first_line(error)}); {where}; make space and give the same command again"
             ) from error
         report = {
             "steps": trainer.state.global_step,
             "loss": result.training_loss,
-            "tokens_seen": int(trainer.agentcomm_tokens * trainer.state.epoch),
+            **validation,
+            **trainer.agentcomm,
+            "tokens_seen": int(trainer.agentcomm["tokens"] * trainer.state.epoch),
             "device": str(trainer.args.device),
             "device_seconds": round(time.monotonic() - began, 3),
             "resumed_from": None if last is None else last.name,
@@ -328,25 +272,32 @@ class TrlTrainer:
         tokenizer = load_tokenizer(base.base)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
+        model = load_model(
+            base, merge=True
+        )  # or the reference would be the base, not the last iteration's model
+        encoded, refused = _encoded(tokenizer, rows, stop_ids(tokenizer, model))
+        sizes = {
+            (row.prompt, text): (len(e.prompt), len(e.prompt) + len(ids))
+            for row, e in encoded
+            for text, ids in zip(row.texts, e.texts, strict=True)
+        }
         counted = lengths(
-            rows, counter_of(tokenizer), counted_by=str(base.base), max_length=config.max_length
+            [row for row, _ in encoded],
+            lambda prompt, text: sizes[tuple(prompt), text],
+            counted_by=base.base,
+            max_length=config.max_length,
+            context=context_of(model),
         )
-        kept: list[Any] = fitting(list(rows), counted)
+        ids_of = {id(row): e for row, e in encoded}
+        kept: list[Any] = fitting([row for row, _ in encoded], counted)
         parts = split(kept, config.validation_percent, seed=config.seed)
-        system = has_system_role(tokenizer)
-        encoded = [encode(tokenizer, row, system=system) for row in parts.train]
-        model = load(base, merge=True)  # or the reference would be the base, not the last iteration's model
-        room = getattr(model.config, "max_position_embeddings", None)
-        if room is not None and counted.longest > room:
-            raise ConfigError(
-                f"the longest row has {counted.longest} tokens, but the model's context holds {room}; "
-                "leave long items out or set max_length"
-            )
+        train, held = ([ids_of[id(row)] for row in part] for part in parts)
         arguments = {
-            **config.trl(counted.max_length, steps=config.steps(len(encoded)), use_cpu=cpu),
+            **config.trl(counted.max_length, steps=config.steps(len(train)), use_cpu=cpu),
             "output_dir": str(self.out / "checkpoints"),
             "save_strategy": "steps",
             "save_total_limit": 2,
+            "per_device_eval_batch_size": config.batch_size,
             "gradient_checkpointing": not cpu,
             "disable_tqdm": True,
             "logging_steps": 1,
@@ -359,13 +310,20 @@ class TrlTrainer:
             "callbacks": [_Marker()],
         }
         transformers.set_seed(config.seed)
+        columns = _dpo_columns if config.preference else _sft_columns
+        common["train_dataset"] = datasets.Dataset.from_dict(columns(train))
+        common["eval_dataset"] = datasets.Dataset.from_dict(columns(held)) if held else None
         if config.preference:
-            data = datasets.Dataset.from_dict(_dpo_columns(encoded))
-            trainer: Any = _TokenisedDPO(args=trl.DPOConfig(**arguments), train_dataset=data, **common)
+            trainer: Any = _TokenisedDPO(args=trl.DPOConfig(**arguments), **common)
         else:
-            data = datasets.Dataset.from_dict(_sft_columns(encoded))
-            trainer = trl.SFTTrainer(args=trl.SFTConfig(**arguments), train_dataset=data, **common)
-        trainer.agentcomm_tokens = sum(len(e.prompt) + len(t) for e in encoded for t in e.texts)
+            trainer = trl.SFTTrainer(args=trl.SFTConfig(**arguments), **common)
+        trainer.agentcomm = {
+            "rows": len(train),
+            "validation_rows": len(held),
+            "over_long": len(counted.over_long),
+            "refused": refused,
+            "tokens": sum(len(e.prompt) + len(t) for e in train for t in e.texts),
+        }
         return trainer
 
     # -- what lies in the folder ---------------------------------------------------------
@@ -402,10 +360,19 @@ class TrlTrainer:
         beside = self.out / "adapter.part"
         shutil.rmtree(beside, ignore_errors=True)
         trainer.model.save_pretrained(str(beside), safe_serialization=True)
-        card = {"trained_on": fingerprint(base), "base": base.to_dict(), "config": asdict(config)}
+        card = adapter_card(base, self.out / "adapter", asdict(config))
         write_text(beside / CARD, json.dumps(card, indent=1) + "\n")
         shutil.rmtree(self.out / "adapter", ignore_errors=True)
         beside.replace(self.out / "adapter")
+
+
+def _validated(trainer: Any) -> dict[str, float]:
+    """Loss, and for pairs the reward margin, on rows of items that were not trained on."""
+    if trainer.eval_dataset is None:
+        return {}
+    found = trainer.evaluate()
+    names = {"eval_loss": "validation_loss", "eval_rewards/margins": "validation_margin"}
+    return {names[key]: float(value) for key, value in found.items() if key in names}
 
 
 def _about_the_disk(error: BaseException) -> bool:
@@ -422,7 +389,3 @@ def _about_the_disk(error: BaseException) -> bool:
         "os error",
     )
     return any(word in text for word in words)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

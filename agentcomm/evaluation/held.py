@@ -1,6 +1,6 @@
 """Held: a model that we serve ourselves stays loaded over several runs.
 
-A run opens its models and closes them. One that this process loads (``local/``) or starts
+A run opens its models and closes them. One that this process loads (``local/``, ``hf/``) or starts
 (``vllm/``) ends with its last user, so without this each run of a sweep would load it again.
 """
 
@@ -25,7 +25,7 @@ async def held(model: str | Backend | None, options: RunOptions) -> AsyncIterato
     ConfigError
         If it can't be loaded.
     """
-    if not isinstance(model, str) or parse_model(model).provider not in ("local", "vllm"):
+    if not isinstance(model, str) or parse_model(model).provider not in ("local", "hf", "vllm"):
         yield
         return
     backend = replace(options, cache=None).resolver()(model)

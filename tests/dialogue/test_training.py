@@ -14,10 +14,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 pytest.importorskip("peft")
 
+from agentcomm.backends.adapters import ModelRef, stacked  # noqa: E402
+from agentcomm.backends.hf import load_tokenizer  # noqa: E402
+from agentcomm.backends.hf import load_model as load  # noqa: E402
 from agentcomm.dialogue import training  # noqa: E402
-from agentcomm.dialogue.export import ExportTrainer, ModelRef, TrainConfig  # noqa: E402
+from agentcomm.dialogue.export import ExportTrainer, TrainConfig  # noqa: E402
 from agentcomm.dialogue.rows import PreferenceRow, Row, read_rows, rows  # noqa: E402
-from agentcomm.dialogue.training import TrlTrainer, encode, load, load_tokenizer, save_merged  # noqa: E402
+from agentcomm.dialogue.training import TrlTrainer, encode, save_merged  # noqa: E402
 from agentcomm.dialogue.tree import Said  # noqa: E402
 from agentcomm.errors import ConfigError, RunError  # noqa: E402
 from agentcomm.loading import load_graph  # noqa: E402
