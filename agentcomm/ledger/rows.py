@@ -1,4 +1,5 @@
-"""The ledger's rows: one a model call attempt, one a delivery, one a channel's work, one an episode.
+"""The ledger's rows: one a model call attempt, one a delivery, one a channel's work, one an episode;
+where agents learn, one a dialogue and one a training.
 
 A call row is an *attempt*: a retried call has several. Buckets are what the server reported,
 inclusive with subsets, ``None`` where it reported nothing. ``parts`` splits ``input_tokens``
@@ -130,3 +131,54 @@ class EpisodeRow:
     """JSON of the topology used, ``None`` for the whole graph."""
     failures: int = 0
     """Turns and deliveries that failed, the decision's turn included."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialogueRow:
+    """What a dialogue that was learned from was for, and every component of its reward.
+
+    ``item`` and ``sample`` name its episode. ``purpose`` is ``calibrate``, ``generate``, ``search`` (of a
+    tree) or ``accept``, ``draw`` its number there, ``origin`` the tree's node it goes on from, ``format``
+    the message format's id. ``nlls`` are the messages' mean nats per token by ``readability``: ``None``
+    where there was nothing to score, NaN where scoring failed. The fields from ``task`` to
+    ``selectable`` are those of :class:`agentcomm.dialogue.reward.RewardTerms`, ``None`` for a dialogue
+    that failed; ``nll`` and ``total`` are also ``None`` where they are NaN.
+    """
+
+    item: str
+    sample: int
+    iteration: int
+    purpose: str
+    draw: int
+    format: str
+    model: str
+    origin: int = 0
+    message_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    readability: str = "off"
+    nlls: tuple[float | None, ...] = ()
+    task: float | None = None
+    tokens: int | None = None
+    normaliser: float | None = None
+    ratio: float | None = None
+    nll: float | None = None
+    task_term: float | None = None
+    token_term: float | None = None
+    loss_term: float | None = None
+    total: float | None = None
+    guards: tuple[str, ...] = ()
+    selectable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """A trainer's run: token positions read (over all epochs), steps and seconds; ``None`` is unknown."""
+
+    iteration: int
+    method: str
+    rows: int
+    tokens: int | None
+    steps: int | None
+    seconds: float | None
+    device: str = ""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import sqlite3
 import threading
@@ -28,13 +29,23 @@ from typing import Any
 from agentcomm.errors import LedgerError
 from agentcomm.ledger import schema
 from agentcomm.ledger.redact import Redactor
-from agentcomm.ledger.rows import PENDING, CallRow, ChannelRow, DeliveryRow, EpisodeRow
+from agentcomm.ledger.rows import (
+    PENDING,
+    CallRow,
+    ChannelRow,
+    DeliveryRow,
+    DialogueRow,
+    EpisodeRow,
+    TrainingRow,
+)
 from agentcomm.ledger.usage import UsageReport
 from agentcomm.ledger.writer import (
     CALL_COLUMNS,
     CHANNEL_COLUMNS,
     DELIVERY_COLUMNS,
+    DIALOGUE_COLUMNS,
     EPISODE_COLUMNS,
+    TRAINING_COLUMNS,
     Batch,
     Values,
     Writer,
@@ -251,6 +262,52 @@ class Ledger:
 
         await self._write(add)
 
+    async def record_dialogues(self, rows: Iterable[DialogueRow]) -> None:
+        """Record what dialogues were worth; returns when committed.
+
+        Raises
+        ------
+        LedgerError
+            If it could not be written.
+        """
+        values = [
+            (
+                stored(row.item),
+                *(_integer(getattr(row, name), name) for name in ("sample", "iteration")),
+                row.purpose,
+                *(_integer(getattr(row, name), name) for name in ("draw", "origin")),
+                stored(row.format),
+                stored(row.model),
+                *(_integer(getattr(row, f"{name}_tokens"), name) for name in ("message", "completion", "total")),
+                stored(row.readability),
+                json.dumps(["failed" if x is not None and x != x else x for x in row.nlls]),
+                _real(row.task),
+                _integer(row.tokens, "tokens"),
+                *(_real(getattr(row, name)) for name in _TERMS),
+                json.dumps(list(row.guards)),
+                int(row.selectable),
+            )
+            for row in rows
+        ]  # fmt: skip
+        await self._write(lambda batch: batch.dialogues.extend(values))
+
+    async def record_training(self, row: TrainingRow) -> None:
+        """Record a trainer's run; returns when committed.
+
+        Raises
+        ------
+        LedgerError
+            If it could not be written.
+        """
+        values: Values = (
+            _integer(row.iteration, "iteration"),
+            row.method,
+            *(_integer(getattr(row, name), name) for name in ("rows", "tokens", "steps")),
+            _real(row.seconds),
+            stored(row.device),
+        )
+        await self._write(lambda batch: batch.trainings.append(values))
+
     async def _write(self, add: Callable[[Batch], None]) -> None:
         if self._memory is not None:
             self._check_open()
@@ -419,6 +476,22 @@ class Ledger:
             values,
         )
         return [_channel(r) for r in rows]
+
+    def dialogues(self, *, item: str | None = None, sample: int | None = None) -> list[DialogueRow]:
+        """What dialogues were worth, the last row of each, by (item, sample)."""
+        columns = ",".join(f"d.{c}" for c in DIALOGUE_COLUMNS)
+        where, values = _filter(item, sample, "d")
+        last = "d.n = (SELECT max(n) FROM dialogues x WHERE x.item = d.item AND x.sample = d.sample)"
+        where = f"{where} AND {last}" if where else f"WHERE {last}"
+        self.flush()
+        rows = self._all(f"SELECT {columns} FROM dialogues d {where} ORDER BY d.item, d.sample", values)
+        return [_dialogue(r) for r in rows]
+
+    def trainings(self) -> list[TrainingRow]:
+        """Every trainer's run, as recorded."""
+        self.flush()
+        rows = self._all(f"SELECT {','.join(TRAINING_COLUMNS)} FROM trainings ORDER BY n", ())
+        return [TrainingRow(r[0], r[1], r[2], r[3], r[4], r[5], _text(r[6])) for r in rows]
 
     def counts(self) -> dict[str, set[int]]:
         """Tokens that channels counted, by the text's SHA-256 (hex); several where models differ."""
@@ -706,6 +779,18 @@ def _channel(r: Sequence[Any]) -> ChannelRow:
         original_text=_text(r[17]),
         text=_text(r[18]),
     )
+
+
+_TERMS = ("normaliser", "ratio", "nll", "task_term", "token_term", "loss_term", "total")
+
+
+def _dialogue(r: Sequence[Any]) -> DialogueRow:
+    values = dict(zip(DIALOGUE_COLUMNS, r, strict=True))
+    for name in ("item", "format", "model", "readability"):
+        values[name] = _text(values[name])
+    nlls = tuple(math.nan if x == "failed" else x for x in json.loads(values["nlls"]))
+    guards, selectable = tuple(json.loads(values["guards"])), bool(values["selectable"])
+    return DialogueRow(**{**values, "nlls": nlls, "guards": guards, "selectable": selectable})
 
 
 def _episode(r: Sequence[Any]) -> EpisodeRow:

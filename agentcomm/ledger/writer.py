@@ -100,6 +100,34 @@ EPISODE_COLUMNS = [
     "failures",
 ]
 
+DIALOGUE_COLUMNS = [
+    "item",
+    "sample",
+    "iteration",
+    "purpose",
+    "draw",
+    "origin",
+    "format",
+    "model",
+    "message_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "readability",
+    "nlls",
+    "task",
+    "tokens",
+    "normaliser",
+    "ratio",
+    "nll",
+    "task_term",
+    "token_term",
+    "loss_term",
+    "total",
+    "guards",
+    "selectable",
+]
+TRAINING_COLUMNS = ["iteration", "method", "rows", "tokens", "steps", "seconds", "device"]
+
 _CHUNKS = (256, 64, 16, 4, 1)
 _REMEMBERED_BODIES = 100_000
 
@@ -133,13 +161,24 @@ class Batch:
     episodes: list[Values] = field(default_factory=list)
     channels: list[Values] = field(default_factory=list)
     counts: list[Values] = field(default_factory=list)
+    dialogues: list[Values] = field(default_factory=list)
+    trainings: list[Values] = field(default_factory=list)
     waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = field(default_factory=list)
     events: list[threading.Event] = field(default_factory=list)
 
-    def __bool__(self) -> bool:
+    @property
+    def has_rows(self) -> bool:
         return bool(
-            self.calls or self.deliveries or self.episodes or self.channels or self.waiters or self.events
+            self.calls
+            or self.deliveries
+            or self.episodes
+            or self.channels
+            or self.dialogues
+            or self.trainings
         )
+
+    def __bool__(self) -> bool:
+        return bool(self.has_rows or self.waiters or self.events)
 
 
 def _insert(table: str, columns: Sequence[str], rows: int, verb: str = "INSERT", tail: str = "") -> str:
@@ -175,12 +214,14 @@ _CALLS = Statements("calls", CALL_COLUMNS, tail=_FINISH)
 _DELIVERIES = Statements("deliveries", DELIVERY_COLUMNS, "INSERT OR IGNORE")
 _EPISODES = Statements("episodes", EPISODE_COLUMNS)
 _CHANNELS = Statements("channels", CHANNEL_COLUMNS)
+_DIALOGUES = Statements("dialogues", DIALOGUE_COLUMNS)
+_TRAININGS = Statements("trainings", TRAINING_COLUMNS)
 _COUNTS = Statements("counts", ("sha", "model", "tokens"), "INSERT OR IGNORE")
 
 
 def commit(connection: sqlite3.Connection, batch: Batch, known: set[bytes]) -> None:
     """Write a batch in one transaction; ``known`` are hashes of bodies that are stored already."""
-    if not (batch.calls or batch.deliveries or batch.episodes or batch.channels):
+    if not batch.has_rows:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -191,6 +232,8 @@ def commit(connection: sqlite3.Connection, batch: Batch, known: set[bytes]) -> N
         _EPISODES.insert(connection, batch.episodes)
         _CHANNELS.insert(connection, batch.channels)
         _COUNTS.insert(connection, batch.counts)
+        _DIALOGUES.insert(connection, batch.dialogues)
+        _TRAININGS.insert(connection, batch.trainings)
         connection.execute("COMMIT")
     except BaseException:
         with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
