@@ -5,7 +5,7 @@
 serve() {
   local model=$1 port=$2
   local vllm=${AGENTCOMM_VLLM_PYTHON:?name the interpreter that vLLM is installed in}
-  LD_PRELOAD="$(dirname "$vllm")/../lib/libiomp5.so" VLLM_CPU_KVCACHE_SPACE=4 HF_HUB_OFFLINE=1 \
+  LD_PRELOAD="$(dirname "$vllm")/../lib/libiomp5.so" VLLM_CPU_KVCACHE_SPACE=4 VLLM_CPU_NUM_OF_RESERVED_CPU=${RESERVED_CPU:-0} HF_HUB_OFFLINE=1 \
     VLLM_NO_USAGE_STATS=1 TORCHDYNAMO_DISABLE=1 \
     setsid "$vllm" -m vllm.entrypoints.openai.api_server --model "$model" --served-model-name "$model" \
     --host 127.0.0.1 --port "$port" --enforce-eager --max-model-len "${MAX_LENGTH:-4096}" --seed 0 --block-size 32 \
