@@ -261,7 +261,7 @@ def train(
             learn.items,
             () if accepting is None else accepting.items,
             ModelRef.of(folder) if trained else ModelRef(model),
-            TrlWorkshop(provider, device, hear) if trained else Elsewhere(model),  # type: ignore[arg-type]
+            TrlWorkshop(provider, device, hear, base_url) if trained else Elsewhere(model),  # type: ignore[arg-type]
             destination,
             config,
             reader,

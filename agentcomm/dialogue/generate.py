@@ -273,7 +273,8 @@ class Stage:
         async with AsyncExitStack() as stack:
             calls = self.options.calls(self.ledger, self.model, resuming=True, on_row=self._heard)
             for row in self.ledger.calls(texts=False):
-                calls.scope.charge_past(row)
+                if row.agent != READER:  # no request to anybody
+                    calls.scope.charge_past(row)
             self.calls: Calls = await stack.enter_async_context(calls)
             self._stack = stack.pop_all()
         return self

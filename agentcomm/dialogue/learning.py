@@ -29,7 +29,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -68,6 +69,7 @@ from agentcomm.dialogue.search import break_even
 from agentcomm.dialogue.select import Choice, Funnel, Order, PairSelector, select, select_pairs
 from agentcomm.dialogue.tree import DialogueTree
 from agentcomm.errors import ConfigError, LedgerError, TaskError
+from agentcomm.evaluation.held import held
 from agentcomm.evaluation.run import Progress
 from agentcomm.evaluation.rundir import RunDir, plain, read_json, write_json
 from agentcomm.evaluation.splits import hash_of, require_learn
@@ -387,9 +389,15 @@ class _Iteration:
         self.model_in: str = before[-1]["model_out"] if before else BASE
         self.played: list[Played] = []
         self.grown: list[DialogueTree] = []
+        self._holding = AsyncExitStack()
+        self._held: str | None = None
 
     async def run(self) -> None:
         """All of it, down to ``DONE``."""
+        async with self._holding:
+            await self._run()
+
+    async def _run(self) -> None:
         learning, config = self.learning, self.config
         self.folder.mkdir(parents=True, exist_ok=True)
         found, funnel, normaliser = await self.rows()
@@ -405,6 +413,8 @@ class _Iteration:
                 f"iteration {self.number + 1}: {self.step.training} on {len(found)} rows of "
                 f"{len({r.meta.item for r in found})} items"
             )
+            await self._holding.aclose()  # training needs the memory
+            self._held = None
             candidate = learning.workshop.train(found, base, training, out)
             manifest["training"] = await self._record_training(out, training, len(found))
             learning.workshop.publish(candidate, learning.out / self.name)
@@ -418,7 +428,8 @@ class _Iteration:
 
     async def export(self, path: Path) -> dict[str, Any]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        found, funnel, normaliser = await self.rows()
+        async with self._holding:
+            found, funnel, normaliser = await self.rows()
         manifest = self.head(normaliser, funnel, found)
         manifest["spent"] = spent(self.ledger).get(self.number, {})
         self._files()
@@ -557,20 +568,33 @@ class _Iteration:
             raise TaskError(f"every dialogue of iteration {self.number + 1} failed: {why}")
         return quantile(counts, self.config.token_quantile)
 
-    def stage(self, model: str, temperature: float, title: str) -> Stage:
+    @asynccontextmanager
+    async def stage(self, model: str, temperature: float, title: str) -> AsyncIterator[Stage]:
         learning = self.learning
         name = f"iteration {self.number + 1}: {title}"
         heard = learning.on_progress
-        return Stage(
+        served = learning.workshop.serve(self.ref(model))
+        await self._hold(served)
+        made = Stage(
             self.ledger,
             learning.task,
-            learning.workshop.serve(self.ref(model)),
+            served,
             replace(learning.options, seed=self.config.seed, temperature=temperature, executor="plain"),
             model_name=model,
             config=self.config.reward,
             readability=learning.readability,
             on_progress=None if heard is None else lambda state: heard(name, state),
         )
+        async with made:
+            yield made
+
+    async def _hold(self, served: str | Backend | None) -> None:
+        """A vLLM server that we start takes a minute: it is kept until another model is asked."""
+        if not isinstance(served, str) or not served.startswith("vllm/") or served == self._held:
+            return
+        await self._holding.aclose()
+        await self._holding.enter_async_context(held(served, self.learning.options))
+        self._held = served
 
     # -- train, accept -----------------------------------------------------------------------------
 

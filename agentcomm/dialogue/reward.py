@@ -193,9 +193,9 @@ def reward(dialogue: Dialogue, normaliser: float, config: RewardConfig | None = 
         loss_term = 0.0
     if "ventriloquist" in fired:
         task_term = 0.0
-    selectable = (
-        dialogue.task >= config.task_floor and "ventriloquist" not in fired and math.isfinite(loss_term)
-    )
+    unread = worst is not None and math.isnan(worst) and config.loss_weight != 0
+    selectable = dialogue.task >= config.task_floor and "ventriloquist" not in fired and not unread
+    selectable = selectable and math.isfinite(loss_term)
     return RewardTerms(
         task=dialogue.task,
         tokens=tokens,

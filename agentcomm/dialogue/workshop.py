@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from agentcomm.backends.base import Backend
+import httpx
+
+from agentcomm.backends.base import VLLM_KEY_ENV, Backend
 from agentcomm.dialogue.export import ModelRef, TrainConfig
 from agentcomm.dialogue.joined import join
 from agentcomm.dialogue.rows import PreferenceRow, Row
@@ -34,13 +37,18 @@ class TrlWorkshop:
         Where to train.
     note:
         Hears now and then how far a training is.
+    base_url:
+        A vLLM server that runs already; adapters are put into it as they come.
     """
 
     provider: str = "hf"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     note: Callable[[str], None] = lambda text: None
+    base_url: str | None = None
 
     def serve(self, ref: ModelRef) -> str:
+        if self.provider == "vllm" and self.base_url is not None and ref.adapters:
+            _load(self.base_url, ref.adapters[-1])
         return f"{self.provider}/{ref}"
 
     def train(
@@ -63,6 +71,27 @@ class TrlWorkshop:
         except (OSError, ValueError):
             return {}
         return found
+
+
+def _load(base_url: str, adapter: str) -> None:
+    """Put an adapter into a running vLLM server, which answers 400 where it has it already."""
+    url = f"{base_url.rstrip('/')}/load_lora_adapter"
+    key = os.environ.get(VLLM_KEY_ENV)
+    asked = {"lora_name": adapter, "lora_path": str(Path(adapter).resolve())}
+    try:
+        answer = httpx.post(
+            url, json=asked, headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=120.0
+        )
+    except httpx.HTTPError as error:
+        raise ConfigError(
+            f"{url} can't be reached: {error}; start the server and repeat the command"
+        ) from error
+    if answer.is_success or (answer.status_code == 400 and "already" in answer.text):
+        return
+    raise ConfigError(
+        f"{url} did not take the adapter {adapter} ({answer.status_code}: {' '.join(answer.text.split())[:200]}); "
+        "start vLLM with --enable-lora --max-lora-rank 64 and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+    )
 
 
 class _Log(io.TextIOBase):

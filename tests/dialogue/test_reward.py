@@ -179,3 +179,9 @@ def test_a_score_out_of_range_a_zero_normaliser_and_unknown_tokens_are_refused()
         reward(spoken(1, 60, 1.0), 0)
     with pytest.raises(ConfigError, match="has message"):
         reward(spoken(1, 60, 1.0), 100, RewardConfig(count="total"))
+
+
+def test_a_parrot_whose_likelihood_failed_is_not_selected_although_its_loss_term_is_known() -> None:
+    said = Utterance("a", "the same words", math.nan)
+    made = reward(Dialogue(1.0, (said, said), {"message": 50}), 100.0)
+    assert made.guards == ("parrot",) and made.loss_term == 0.0 and not made.selectable
