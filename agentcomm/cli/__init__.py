@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from agentcomm.cli import compare, demo, eval, graph, ledger, mi, prune, run, sweep, tune, value, view
+from agentcomm.cli import audit, compare, demo, eval, graph, ledger, mi, prune, research, run, sweep, train, tune, value, view
 from agentcomm.cli.options import Interrupted
 from agentcomm.errors import AgentCommError, UserError
 
@@ -31,12 +31,15 @@ app.command("ledger")(ledger.ledger)
 app.command("prune")(prune.prune)
 app.command("value")(value.value)
 app.command("tune")(tune.tune)
+app.command("train")(train.train)
 app.command("compare")(compare.compare)
 app.command("sweep")(sweep.sweep)
 app.command("demo")(demo.demo)
 app.command("graph")(graph.graph)
 app.command("view")(view.view)
 app.command("mi")(mi.mi)
+app.command("audit")(audit.audit)
+app.command("research")(research.research)
 
 
 def _version(value: bool) -> None:
