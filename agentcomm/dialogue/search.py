@@ -14,7 +14,7 @@ Deliberately absent: how a dialogue is played (:mod:`agentcomm.dialogue.play`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -222,7 +222,7 @@ class FormatSearch:
         for rung, size in enumerate(plan.rungs):
             items = range(first, first + size)
             first += size
-            rows = [self._standing(a, rung + 1, await play(a, items, "search"), normaliser) for a in arms]
+            rows = [self.standing(a, rung + 1, await play(a, items, "search"), normaliser) for a in arms]
             rows.sort(key=lambda s: -math.inf if s.reward is None else s.reward, reverse=True)
             if rows[0].reward is None:
                 raise TaskError(f"every dialogue of rung {rung + 1} failed; see the ledger for why")
@@ -235,20 +235,29 @@ class FormatSearch:
                 arms += [f for f in (natural.id, best) if f not in arms]
         last = [s for s in standings if s.rung == len(plan.rungs)]
         winner = next(s.format for s in last if s.format != natural.id)
-        return await self._accept(winner, normaliser, standings, play, played)
+        return await self.final(winner, normaliser, standings, play, played)
 
-    async def _accept(
+    async def final(
         self,
         winner: str,
         normaliser: float,
-        standings: list[Standing],
-        play: Any,
-        played: list[Dialogue | None],
+        standings: Sequence[Standing],
+        play: Callable[[str, Sequence[int], str], Awaitable[list[Dialogue | None]]],
+        played: Sequence[Dialogue | None],
     ) -> SearchResult:
+        """Compare ``winner`` with natural language on the held-out items, and adopt it or keep that.
+
+        ``play`` takes a format's id and adds to ``played``, the dialogues that all this took.
+
+        Raises
+        ------
+        TaskError
+            If every dialogue of the comparison failed.
+        """
         items = range(self.plan.accept)
         ours = await play(winner, items, "accept")
         theirs = await play(NATURAL, items, "accept")
-        rung = len(self.plan.rungs) + 1
+        rung = 1 + max((s.rung for s in standings), default=0)
         both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
         if not both:
             raise TaskError("every dialogue of the final comparison failed; see the ledger for why")
@@ -259,7 +268,7 @@ class FormatSearch:
         right = paired_bootstrap([t.task for t in a], [t.task for t in b], rng=rng)
         adopt = _surely_above(better) and right.mean is not None and right.mean >= -self.plan.tolerance
         adopted = winner if adopt else NATURAL
-        rows = [self._standing(f, rung, d, normaliser) for f, d in ((winner, ours), (NATURAL, theirs))]
+        rows = [self.standing(f, rung, d, normaliser) for f, d in ((winner, ours), (NATURAL, theirs))]
         totals = [d.tokens.get("total") for d in played if d is not None]
         spent = sum(t for t in totals if t is not None)
         full = [(x.tokens.get("total"), y.tokens.get("total")) for x, y in both]
@@ -276,9 +285,10 @@ class FormatSearch:
             saved_per_item=float(np.mean(saved)) if len(saved) == len(full) else None,
         )
 
-    def _standing(
+    def standing(
         self, format: str, rung: int, dialogues: Sequence[Dialogue | None], normaliser: float
     ) -> Standing:
+        """How a format did on these dialogues."""
         there = [d for d in dialogues if d is not None]
         terms = [reward(d, normaliser, self.config) for d in there]
         totals = [d.tokens["total"] for d in there if "total" in d.tokens]

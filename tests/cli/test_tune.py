@@ -7,7 +7,9 @@ import pytest
 
 from agentcomm.dialogue.formats import POOL
 from agentcomm.dialogue.play import Team, dialogue
+from agentcomm.dialogue.policy import load as load_policy
 from agentcomm.errors import TaskError
+from agentcomm.evaluation.splits import hash_of
 from agentcomm.ledger.rows import CallRow
 from agentcomm.loading import load_graph, load_task
 from tests.command import agentcomm
@@ -73,3 +75,174 @@ def test_a_dialogue_counts_what_was_written_and_read_and_unknown_is_missing() ->
     assert [m.capped for m in made.messages] == [False, True]
     assert dialogue(1.0, [call("a", 1, output_tokens=5)]).tokens == {"completion": 5, "message": 5}
     assert dialogue(1.0, [call("a", 1)]).tokens == {}
+
+
+# ------------------------------------------------------------------------ the other searches
+
+LONG = "<A>x</A>" + " word" * 40
+
+
+def tuned(tmp_path: Path, script: dict[str, object], *more: str) -> tuple[Path, list[str]]:
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(script))
+    folder = tmp_path / "f"
+    words = ["tune", "information_exchange", "records", "--model", f"scripted/{path}", *TASK]
+    return folder, [*words, "--min-tokens", "1", "--out", str(folder), *more]
+
+
+def test_the_bill_is_announced_before_anything_is_asked(tmp_path: Path) -> None:
+    _, words = tuned(tmp_path, MODEL)
+    made = agentcomm(*words, "--run-limit", "calls=1")
+    assert made.code == 2 and "limit" in made.err
+    # 430 dialogues of two agents in three rounds.
+    assert made.err.index("at most 430 dialogues of 6 calls: 2,580 calls") < made.err.index("limit")
+
+
+def test_a_limit_covers_the_whole_search_and_a_higher_one_continues(tmp_path: Path) -> None:
+    folder, words = tuned(
+        tmp_path, MODEL, "--search", "json", "--rungs", "2", "--calibrate", "2", "--accept", "2"
+    )
+    struck = agentcomm(*words, "--run-limit", "calls=7")
+    assert struck.code == 2 and "limit" in struck.complaint
+    ledgers = [p.parent.name for p in folder.glob("*/ledger.sqlite")]
+    assert len(ledgers) == 2  # four calls to calibrate, three of the next four
+    done = agentcomm(*words, "--run-limit", "calls=99", "--json")
+    assert done.code == 0, done.err
+    again = agentcomm(*words, "--json")
+    assert again.json["paid_tokens"] == done.json["paid_tokens"]
+
+
+def test_what_was_adopted_is_a_policy_for_the_agents_that_were_told_it(tmp_path: Path) -> None:
+    folder, words = tuned(
+        tmp_path, MODEL, "--search", "json", "--rungs", "3", "--calibrate", "2", "--accept", "32"
+    )
+    assert agentcomm(*words).code == 0
+    policy = load_policy(folder)
+    plain = load_graph("information_exchange")
+    told = load_graph("information_exchange", {"instruction": POOL["json"].text})
+    assert policy.apply(plain) == told and set(policy.formats) == {"alice", "bob"}
+    learn = load_task(
+        "records", {"limit": 3, "split": "learn", "specialists": 2, "by": "attribute", "hops": 2}
+    )
+    assert set(map(hash_of, learn.items)) <= set(policy.learned_from) and policy.spent
+
+
+def test_best_of_n_says_what_it_costs_at_every_use(tmp_path: Path) -> None:
+    folder, words = tuned(
+        tmp_path, {"default": "<A>x</A>"}, "--search", "best-of-n", "--samples", "3", "--accept", "4"
+    )
+    made = agentcomm(*words)
+    assert made.code == 0, made.err
+    assert "Keep one dialogue" in made.out and "at 3.0 times the tokens, at every use" in " ".join(
+        made.out.split()
+    )
+    assert "never paid back" in " ".join(made.out.split())
+    result = json.loads((folder / "result.json").read_text())
+    assert (result["dialogues"], result["items"], result["break_even_items"]) == (12, 4, None)
+    assert result["paid_tokens"] == result["spent"] and not (folder / "policy.json").exists()
+
+
+def test_a_memory_is_saved_with_each_agents_own_side(tmp_path: Path) -> None:
+    """The model talks at length until it is shown how it wrote before."""
+    script = {"by_role": {"An earlier question": "<A>Oslo</A>"}, "default": "<A>Oslo</A>" + " word" * 90}
+    sizes = ["--search", "memory", "--calibrate", "24", "--rungs", "4", "--accept", "32"]
+    folder, words = tuned(tmp_path, script, *sizes)
+    task = load_task(
+        "records", {"limit": 24, "split": "learn", "specialists": 2, "by": "attribute", "hops": 2}
+    )
+    assert any(i.answer == "Oslo" for i in task.items)
+    made = agentcomm(*words)
+    assert made.code == 0, made.err
+    result = json.loads((folder / "result.json").read_text())
+    assert result["adopted"].startswith("memory-") and result["paid_tokens"] == result["spent"]
+    policy = load_policy(folder)
+    graph = policy.apply(load_graph("information_exchange"))
+    assert (
+        "An earlier question: " in graph.by_name["bob"].role
+        and "You wrote: <A>Oslo</A>" in graph.by_name["bob"].role
+    )
+    assert "Ada lives" not in graph.by_name["bob"].role
+
+
+def test_with_nothing_good_to_remember_memory_says_so(tmp_path: Path) -> None:
+    _, words = tuned(
+        tmp_path, {"default": "hm"}, "--search", "memory", "--calibrate", "3", "--rungs", "2", "--accept", "2"
+    )
+    made = agentcomm(*words)
+    assert made.code == 2 and "good enough to remember" in made.complaint
+
+
+REFLECT = [
+    "--search",
+    "reflect",
+    "--calibrate",
+    "3",
+    "--dialogues",
+    "40",
+    "--reflections",
+    "2",
+    "--accept",
+    "32",
+]
+
+
+def test_reflection_rewrites_an_example_and_its_tokens_count(tmp_path: Path) -> None:
+    pytest.importorskip("gepa")
+    script = {
+        "by_role": {
+            "Write a better example": "<example>pump 3 dry</example>",
+            "Example: pump 3 dry": "<A>x</A>",
+        },
+        "default": LONG,
+    }
+    folder, words = tuned(tmp_path, script, *REFLECT)
+    made = agentcomm(*words)
+    assert made.code == 0, made.err
+    result = json.loads((folder / "result.json").read_text())
+    assert result["adopted"].startswith("natural_terse-") and "pump 3 dry" in " ".join(made.out.split())
+    assert result["paid_tokens"] == result["spent"]  # what the writing model took is in both
+    assert "calls, 2 of them by the model that writes" in made.err
+    assert "pump 3 dry" in load_policy(folder).formats["alice"]
+    again = agentcomm(*words, "--json")
+    assert again.code == 0 and again.json["paid_tokens"] == result["paid_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--search", "best-of-n", "--temperature", "0"], "same dialogue again"),
+        (["--search", "best-of-n", "--samples", "1"], "at least 2"),
+        (["--search", "memory", "--count", "message"], "leave --count at total"),
+        (["--search", "reflect", "--start", "natural"], "no example to rewrite"),
+        (["--search", "reflect", "--start", "morse"], "unknown formats morse"),
+        (["--search", "reflect", "--dialogues", "5"], "don't last for one mutation"),
+        (["--readability", "shakespeare"], "readability 'shakespeare'"),
+    ],
+)
+def test_searches_refuse_what_makes_no_sense_in_one_line(
+    arguments: list[str], says: str, tmp_path: Path
+) -> None:
+    _, words = tuned(tmp_path, MODEL, *arguments)
+    made = agentcomm(*words)
+    assert made.code == 2 and says in made.complaint
+
+
+def test_readability_is_rewarded_where_somebody_reads(tmp_path: Path) -> None:
+    folder, words = tuned(
+        tmp_path,
+        MODEL,
+        "--search",
+        "json",
+        "--rungs",
+        "2",
+        "--calibrate",
+        "2",
+        "--accept",
+        "2",
+        "--readability",
+        "ngram",
+    )
+    made = agentcomm(*words, "--json")
+    assert made.code == 0, made.err
+    assert made.json["reward"]["loss_weight"] == 1.0
+    assert all(s["nll"] is not None and s["nll"] > 0 for s in made.json["standings"])
