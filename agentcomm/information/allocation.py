@@ -126,15 +126,18 @@ class Allocation:
         """Tokens of a message on every edge; ``None``: verbatim."""
         return {edge.edge: o.budget for edge, o in zip(self.edges, self.chosen.options, strict=True)}
 
-    def apply(self, graph: AgentGraph, *, even: bool = False) -> AgentGraph:
+    def apply(self, graph: AgentGraph, *, even: bool = False, way: Way | None = None) -> AgentGraph:
         """The graph with each edge's budget on it; edges that stay verbatim keep the channel they have.
+
+        ``even`` applies the even spread instead; ``way`` is a compressor with settings that its words
+        don't say (whether it sees the question, its temperature).
 
         Raises
         ------
         GraphError
             If the graph lacks one of the edges.
         """
-        way = Way.parse(self.compressor)
+        way = way or Way.parse(self.compressor)
         for edge, option in zip(self.edges, (self.even if even else self.chosen).options, strict=True):
             if option.budget is not None:
                 sender, _, reader = edge.edge.partition(ARROW)
