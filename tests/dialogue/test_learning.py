@@ -301,6 +301,11 @@ anyio.run(lesson(out, room, method="idpo").run, 2)
 """
 
 
+def killed(out: Path, kill_at: int, where: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", KILLED, str(out), str(kill_at), where]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], int, str]:
     import anyio
@@ -321,12 +326,7 @@ async def test_sigkill_anywhere_leaves_a_run_that_ends_with_the_manifests_of_one
     where: str, kill_at: int, uninterrupted: tuple[list[dict[str, Any]], int, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "a"
-    process = subprocess.run(
-        [sys.executable, "-c", KILLED, str(out), str(kill_at), where],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    process = killed(out, kill_at, where)
     assert process.returncode == -9, process.stderr
     paid = len(out.with_suffix(".log").read_text().splitlines())
     room = Classroom()
@@ -430,14 +430,14 @@ async def test_equal_rewards_and_pairs_below_the_thresholds_are_results(tmp_path
 
 async def test_teams_that_speak_at_once_or_over_channels_are_refused(tmp_path: Path) -> None:
     from agentcomm.channels import from_words
-    from agentcomm.loading import load_graph
 
     def learn(graph: ac.AgentGraph) -> None:
         Learning(lambda i: graph, LEARN, LEARN.items, VALIDATE.items, ModelRef("b"), Classroom(), tmp_path)
 
+    both = [ac.Agent("a"), ac.Agent("b"), ac.Agent("judge")]
+    beside = ac.AgentGraph(both, [("a", "judge"), ("b", "judge")], decision="judge")
     with pytest.raises(ConfigError, match="speak at the same time"):
-        both = [ac.Agent("a"), ac.Agent("b"), ac.Agent("judge")]
-        learn(ac.AgentGraph(both, [("a", "judge"), ("b", "judge")], decision="judge"))
+        learn(beside)
     with pytest.raises(ConfigError, match="channel"):
         learn(team("").with_channel(from_words("truncate:tokens=5")))
 
