@@ -19,6 +19,7 @@ from typing import Any, cast
 # Imported here, not where they are used: a submodule that is imported later would take the place
 # of the function with its name.
 from agentcomm.channels.base import Compressor
+from agentcomm.channels.breakeven import Economy
 from agentcomm.channels.budget import Keep
 from agentcomm.channels.extract import By, Extract
 from agentcomm.channels.llmlingua import LLMLingua2
@@ -31,6 +32,7 @@ from agentcomm.graph import Channel
 
 __all__ = [
     "Compressor",
+    "Economy",
     "Truncate",
     "dedup",
     "extract",
@@ -119,7 +121,8 @@ def from_spec(spec: Mapping[str, Any]) -> Channel:
 
 
 def from_words(words: str) -> Channel:
-    """``"summarise:budget=64,model=local/smollm2"`` as a channel; several values are joined by ``+``.
+    """``"summarise:budget=64,model=local/smollm2"`` as a channel; several values are joined by ``+``
+    (``protect=code+urls``, ``economy=reads:10+write:1.25+read:0.1+input:1+output:5``).
 
     >>> from_words("truncate:tokens=40,keep=tail").spec()
     {'name': 'truncate', 'tokens': 40, 'keep': 'tail'}
@@ -138,7 +141,22 @@ def from_words(words: str) -> Channel:
         try:
             spec[key.strip()] = json.loads(value)
         except ValueError:
-            spec[key.strip()] = value.split("+") if key.strip() == "protect" else value
+            spec[key.strip()] = _said(key.strip(), value)
     if spec.get("protect") == [""]:
         spec["protect"] = []
     return from_spec({**spec, "name": name.strip()})
+
+
+def _said(key: str, value: str) -> Any:
+    """A word that isn't JSON: several for ``protect``, prices by name for ``economy``, else a text."""
+    if key == "protect":
+        return value.split("+")
+    if key != "economy":
+        return value
+    pairs = [word.partition(":") for word in value.split("+") if word]
+    try:
+        return {name.strip(): json.loads(number) for name, _, number in pairs}
+    except ValueError as error:
+        raise ConfigError(
+            f"economy={value!r}: write reads:10+write:1.25+read:0.1+input:1+output:5"
+        ) from error

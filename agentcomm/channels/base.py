@@ -4,6 +4,7 @@
 
     too short already? → deliver whole
       → protected pieces: do they fit the budget at all? → deliver whole, cut or fail
+      → would it cost more than it saves (``economy=``)? → deliver whole
       → the channel's own way (a model, sentences, rules)
       → of no use? → sentences by relevance
       → protected pieces that got lost are put back at the end
@@ -21,6 +22,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+from agentcomm.channels.breakeven import Economy
 from agentcomm.channels.budget import Meter, fit, one_of, whole_number
 from agentcomm.channels.protect import KINDS, Kind, check_kinds, find, lost, pieces
 from agentcomm.channels.relevance import Job, by_relevance, together
@@ -84,12 +86,18 @@ class Compressor:
         nothing of it, and the record says why), ``"extract"`` falls back on sentences,
         ``"verbatim"`` delivers the whole message. All three are recorded. A limit that is reached
         always fails.
+    economy:
+        Prices by which shortening is weighed before it is paid for, by what it saves the reader; a message
+        that it doesn't pay for is delivered whole, over the budget or not, with the reason
+        ``net_cost_negative``, or ``would_break_prefix`` where it would pay but for the cached prefix that
+        it invalidates. ``None``: not weighed.
     """
 
     budget: int | None = None
     protect: tuple[Kind, ...] = KINDS
     infeasible: Infeasible = "pass"
     on_failure: OnFailure = "fail"
+    economy: Economy | None = None
 
     name: ClassVar[str] = ""
     needs_budget: ClassVar[bool] = True
@@ -104,6 +112,7 @@ class Compressor:
         object.__setattr__(self, "protect", check_kinds(self.name, self.protect))
         one_of(self.name, "infeasible", self.infeasible, get_args(Infeasible))
         one_of(self.name, "on_failure", self.on_failure, get_args(OnFailure))
+        object.__setattr__(self, "economy", Economy.of(self.economy))
 
     def spec(self) -> dict[str, Any]:
         """The settings that differ from their defaults, as JSON."""
@@ -111,6 +120,8 @@ class Compressor:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             if f.repr and value != f.default:
+                if isinstance(value, Economy):
+                    value = value.to_dict()
                 out[f.name] = list(value) if isinstance(value, tuple) else value
         return out
 
@@ -142,6 +153,8 @@ class Compressor:
             return whole("empty")
         if self.budget is not None and original <= self.budget and not self.always:
             return whole("too_short")
+        if objection := self._objection(original, self.budget):
+            return whole(objection)
         # Nothing is ever cut through, whatever must be kept.
         places = tuple((s.start, s.end) for s in find(text))
         kept = tuple(pieces(text, self.protect))
@@ -178,10 +191,18 @@ class Compressor:
         tokens = await meter.count(out)
         if out == text or (tokens >= original and (self.budget is None or original <= self.budget)):
             return whole(", ".join(reasons) or "not_smaller", own.adherent)
+        if self.budget is None and (objection := self._objection(original, tokens)):
+            return whole(objection, own.adherent)
         if shortened:
             reasons.append("over_budget" if out else "nothing_fits")
         adherent = own.adherent and not (shortened and own.text is not None)
         return made("cut" if cut or shortened else "compressed", out, tokens, adherent, ", ".join(reasons))
+
+    def _objection(self, original: int, tokens: int | None) -> str:
+        """Why ``economy`` forbids to shorten so far; with a budget that is known before anything is paid."""
+        if self.economy is None or tokens is None:
+            return ""
+        return self.economy.objection(original, min(tokens, original))
 
     async def shorten(self, job: Job) -> Made:
         """The channel's own way; what it makes may be too long, and lose what must be kept."""

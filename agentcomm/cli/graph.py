@@ -53,10 +53,12 @@ def graph(
     for agent in team.agents:
         add(agents, _title(agent), _reads(team, agent), agent.role)
     console.print(agents)
-    rounds = table("round", "waves", right=("calls", "messages", "of them again", "input ≈"))
+    by_channels = ("by channels",) if any(row.channel_calls for row in costs) else ()
+    rounds = table("round", "waves", right=("calls", *by_channels, "messages", "of them again", "input ≈"))
     for row in costs:
         waves = " | ".join(", ".join(wave) for wave in row.waves)
-        numbers = (row.calls, row.messages, row.again, row.input_tokens)
+        channel_calls = (row.channel_calls,) if by_channels else ()
+        numbers = (row.calls, *channel_calls, row.messages, row.again, row.input_tokens)
         add(rounds, str(row.round), waves, *(f"{n:,}" for n in numbers))
     console.print(rounds)
     console.print(

@@ -16,14 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from scipy import stats as scipy_stats  # type: ignore[import-untyped]
+
 from agentcomm.backends.base import Backend
 from agentcomm.errors import ConfigError
+from agentcomm.evaluation.effects import Effect
 from agentcomm.evaluation.run import Progress, Run, TopologyOf, evaluate
 from agentcomm.evaluation.worth import Paid
 from agentcomm.graph import AgentGraph
 from agentcomm.ledger.limits import Limits
 from agentcomm.ledger.rows import Phase
-from agentcomm.ledger.usage import is_edge
+from agentcomm.ledger.usage import ARROW, is_edge
 from agentcomm.options import RunOptions
 from agentcomm.task import Task
 
@@ -196,3 +200,26 @@ def directory_for(out: Path | str | None, what: str) -> Path | None:
     except OSError as error:
         raise ConfigError(f"can't make {path}: {error.strerror}; choose another --out") from error
     return path
+
+
+def saved_tokens(before: Side, after: Side, level: float) -> Effect:
+    """Tokens an item less in ``after``, with a t interval over items; negative where more are used."""
+    by_item: dict[str, list[float]] = {}
+    for key, spent in before.tokens.items():
+        if key in after.tokens and math.isfinite(difference := spent - after.tokens[key]):
+            by_item.setdefault(key[0], []).append(difference)
+    means = np.array([np.mean(v) for v in by_item.values()])
+    if not len(means):
+        return Effect(level=level)
+    mean = float(means.mean())
+    if len(means) < 2:
+        return Effect(mean, level=level, items=1)
+    wide = float(
+        scipy_stats.t.ppf((1 + level) / 2, len(means) - 1) * means.std(ddof=1) / math.sqrt(len(means))
+    )
+    return Effect(mean, mean - wide, mean + wide, level=level, items=len(means))
+
+
+def slug(name: str) -> str:
+    """The name of a part as one of a directory."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name.replace(ARROW, "-to-"))[:60]

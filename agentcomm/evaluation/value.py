@@ -46,7 +46,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats as scipy_stats  # type: ignore[import-untyped]
 
 from agentcomm.backends.base import Backend
 from agentcomm.calls import derive_seed
@@ -56,7 +55,17 @@ from agentcomm.evaluation.held import held
 from agentcomm.evaluation.parts import Part, is_alone, parts, useful, without
 from agentcomm.evaluation.run import TopologyOf
 from agentcomm.evaluation.rundir import write_json
-from agentcomm.evaluation.sharing import REPLIES, OnRun, Runs, Side, directory_for, keeping, phase_of
+from agentcomm.evaluation.sharing import (
+    REPLIES,
+    OnRun,
+    Runs,
+    Side,
+    directory_for,
+    keeping,
+    phase_of,
+    saved_tokens,
+    slug,
+)
 from agentcomm.evaluation.stats import holm, mean_interval
 from agentcomm.evaluation.worth import Method, Value, Worth, next_cut, order, verdict_of
 from agentcomm.graph import AgentGraph, Topology
@@ -215,7 +224,7 @@ async def _ablate(
         if team in sides:  # another part whose loss leaves the same team
             continue
         side = await runner.run(
-            f"without-{_slug(part.name)}-{team}", f"without {part.name}", part.left, samples
+            f"without-{slug(part.name)}-{team}", f"without {part.name}", part.left, samples
         )
         if runner.stopped:  # a part of the items would be compared with others
             break
@@ -229,7 +238,7 @@ async def _ablate(
             margin=margin,
             level=level,
         )
-        saved[team] = _saved(whole, side, level)
+        saved[team] = saved_tokens(whole, side, level)
     adjusted = dict(zip(effects, holm([_p(e) for e in effects.values()]), strict=True))
     rows = []
     for part in chosen:
@@ -244,30 +253,8 @@ async def _ablate(
     return _value("ablation", runner, rows, whole, margin, level)
 
 
-def _saved(whole: Side, side: Side, level: float) -> Effect:
-    """Tokens an item less, and a t interval over items."""
-    by_item: dict[str, list[float]] = {}
-    for key, before in whole.tokens.items():
-        if key in side.tokens and math.isfinite(difference := before - side.tokens[key]):
-            by_item.setdefault(key[0], []).append(difference)
-    means = np.array([np.mean(v) for v in by_item.values()])
-    if not len(means):
-        return Effect(level=level)
-    mean = float(means.mean())
-    if len(means) < 2:
-        return Effect(mean, level=level, items=1)
-    wide = float(
-        scipy_stats.t.ppf((1 + level) / 2, len(means) - 1) * means.std(ddof=1) / math.sqrt(len(means))
-    )
-    return Effect(mean, mean - wide, mean + wide, level=level, items=len(means))
-
-
 def _id(topology: Topology) -> str:
     return content_id(topology.to_dict())[:8]
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name.replace(ARROW, "-to-"))[:60]
 
 
 # ---------------------------------------------------------------------------------- regression
