@@ -47,7 +47,7 @@ def read_note(text: str) -> Note | None:
     if found is None:
         return None
     relevant, explanation = _truth(found.get("relevant")), found.get("explanation")
-    if relevant is None or not isinstance(explanation, str) or (relevant and not explanation.strip()):
+    if relevant is None or not isinstance(explanation, str) or (relevant and not _says(explanation)):
         return None
     return Note(relevant, " ".join(explanation.split()))
 
@@ -83,7 +83,7 @@ def read_plan(text: str, most: int) -> Plan:
             query, task = entry.get("query"), entry.get("task")
         else:
             query, task = entry, ""
-        if isinstance(query, str) and query.strip():
+        if isinstance(query, str) and _says(query):
             told = task.strip() if isinstance(task, str) else ""
             queries.setdefault(" ".join(query.casefold().split()), Query(query.strip(), told))
     strategy = found.get("strategy")
@@ -115,6 +115,11 @@ def read_own(text: str, kind: str) -> dict[str, Any]:
 def own(kind: str, **facts: Any) -> str:
     """A message for a function or channel of this room."""
     return json.dumps({"kind": kind, **facts}, ensure_ascii=False)
+
+
+def _says(text: str) -> bool:
+    """Whether there is a word in it: small models give back the dots of the form they were shown."""
+    return any(c.isalnum() for c in text)
 
 
 def _truth(value: Any) -> bool | None:

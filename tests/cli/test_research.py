@@ -129,12 +129,12 @@ def test_killed_between_chunks_it_goes_on_and_pays_for_none_twice(corpus: Path, 
         )
         words = ("research", QUESTION, "--corpus", corpus, "-p", "openai/m", "--base-url", server.url, "--out", out)
         running = start(*words, env={"OPENAI_API_KEY": "none"})
-        wait_until(lambda: len([s for s in server.served if s.whole]) >= 3, running)
+        wait_until(lambda: len([s for s in server.served if s.whole]) >= 3, running, timeout=300)
         running.kill()
         running.communicate()
         hanging = False
         before = len([s for s in server.served if s.whole and s.status == 200])
-        done = finish(start(*words, "--json", env={"OPENAI_API_KEY": "none"}))
+        done = finish(start(*words, "--json", env={"OPENAI_API_KEY": "none"}), timeout=300)
         assert done.code == 0, done.err
         assert done.json["answer"] == "Thistles [1]."
         assert (done.json["chunks"], done.json["relevant"]) == (3, 3)

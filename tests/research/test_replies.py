@@ -23,6 +23,7 @@ from agentcomm.research.replies import Note, Query, own, read_note, read_own, re
         ('{"explanation": "It is red.", "relevant": 1}', None),
         ('{"explanation": ["red"], "relevant": true}', None),
         ('{"explanation": "  ", "relevant": true}', None),
+        ('{"explanation": "...", "relevant": true}', None),
         ("[true]", None),
         ("{" * 100_000, None),
     ],
@@ -37,7 +38,7 @@ def test_a_plan_keeps_each_query_once_and_no_more_than_asked() -> None:
     assert plan.readable and not plan.enough
 
 
-@pytest.mark.parametrize("reply", ["", "Search for goats.", '{"queries": "goats"}', '{"queries": []}', "[1]"])
+@pytest.mark.parametrize("reply", ["", "Search for goats.", '{"queries": "goats"}', '{"queries": []}', "[1]", '{"queries": ["..."]}'])
 def test_what_is_no_plan_is_not_readable(reply: str) -> None:
     assert not read_plan(reply, 3).readable
 
