@@ -12,7 +12,8 @@
 Constructor: ``model`` (name it offers under /v1/models), ``reply`` (callable: request dict ->
 text; default: echoes the first words of the last message), ``api_key`` (401 for any other),
 ``latency_s`` (of each chat), ``tokenize`` (``"llama"``, ``"vllm"`` or ``None`` for a 404),
-``models`` (whether /v1/models exists), ``root`` (the folder it says the model came from, as vLLM does).
+``models`` (whether /v1/models exists), ``root`` (the folder it says the model came from, as vLLM does),
+``adapters`` (LoRA modules by name, with their folders), ``loaded`` (whether they make a difference).
 
 Faults: ``status(code, body=, retry_after=, headers=)``, ``hang(seconds)``, ``cut(after)`` (connection
 closed in mid-reply, ``after`` bytes of it sent; 0: before any), ``body(bytes, content_type=)``
@@ -218,8 +219,11 @@ class CountingServer:
         tokenize: str | None = None,
         models: bool = True,
         root: str | None = None,
+        adapters: dict[str, str] | None = None,
+        loaded: bool = True,
     ) -> None:
         self.model_root = root
+        self.adapters, self.loaded = adapters or {}, loaded
         self.model, self.reply, self.api_key = model, reply, api_key
         self.latency_s, self.tokenize, self.models = latency_s, tokenize, models
         self.served: list[Served] = []
@@ -301,13 +305,22 @@ class CountingServer:
             return embeddings(request["input"])
         text = self.reply(request)
         prompt, made = prompt_tokens(request), count(text)
+        logprobs = None
+        if request.get("logprobs"):
+            likely = -2.0 if self.loaded and request.get("model") in self.adapters else -1.0
+            logprobs = {"content": [{"top_logprobs": [{"token": "You", "logprob": likely}]}]}
         return {
             "id": "chatcmpl-test",
             "object": "chat.completion",
             "created": 0,
             "model": self.model,
             "choices": [
-                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+                {
+                    "index": 0,
+                    "finish_reason": "stop",
+                    "message": {"role": "assistant", "content": text},
+                    "logprobs": logprobs,
+                }
             ],
             "usage": {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made},
         }
@@ -352,7 +365,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/v1/models" and self.owner.models:
             if self._authorised():
                 entry = {"id": self.owner.model, "object": "model", "root": self.owner.model_root}
-                self._send({"object": "list", "data": [entry]})
+                more = [
+                    {"id": name, "object": "model", "root": root, "parent": self.owner.model}
+                    for name, root in self.owner.adapters.items()
+                ]
+                self._send({"object": "list", "data": [entry, *more]})
         else:
             self._send({"error": {"message": "not found"}}, 404)
 

@@ -6,6 +6,13 @@
     AGENTCOMM_VLLM_START_S                  longest wait until it is healthy; default 1200 s
     VLLM_API_KEY                            the key of a running server, where it wants one
 
+``vllm/FOLDER+ADAPTER`` serves an adapter of ``agentcomm train``. A server that we start gets it with
+``--enable-lora --max-lora-rank R --lora-modules ADAPTER=ADAPTER``; a running one must have been started
+so, under whatever name. Which weights it was trained on is checked by hash where the folder is on this
+machine. Before the first use one fixed prompt is sent with and without it: a server that gives the same
+log-probabilities for both has not loaded it. vLLM has one adapter at a time on a model; an adapter
+trained on top of others needs these merged first (``scripts/merge_adapters.py``).
+
 A server that we start listens on a free loopback port, is shared by all backends of the
 process that ask for the same, and ends with the last of them. It is started behind a *keeper*,
 a small process that leads the server's process group and holds one end of a pipe to us. When
@@ -22,6 +29,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import json
 import logging
 import os
 import shlex
@@ -36,14 +44,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
 
+from agentcomm.backends.adapters import ModelRef, check_adapters
 from agentcomm.backends.base import DEFAULT_CONCURRENCY, VLLM_KEY_ENV, BackendOptions, ChatRequest
 from agentcomm.backends.openai import OpenAI
 from agentcomm.errors import BackendError, ConfigError, MissingExtraError
-from agentcomm.message import Reply
+from agentcomm.message import ChatMessage, Reply
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +62,8 @@ END_S = 15.0
 """Longest wait for a server to end by itself before it is killed."""
 NOTE_EVERY_S = 10.0
 LOG_TAIL_LINES = 15
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as ``--max-lora-rank``."""
 
 _KEEPER = """
 import os, signal, subprocess, sys, threading
@@ -101,6 +113,12 @@ class Vllm:
         if (base_url is None) == (settings is None):
             raise ConfigError("a vLLM backend needs base_url (a running server) or settings (one to start)")
         self.model = model
+        self.ref = ModelRef.of(model)
+        if len(self.ref.adapters) > 1:
+            raise ConfigError(
+                f"vllm/ serves one adapter on a model, and {model} has {len(self.ref.adapters)}; merge them "
+                "first: python scripts/merge_adapters.py MODEL FOLDER"
+            )
         self.settings = settings
         self._api_key_env = api_key_env
         self._timeout_s = timeout_s
@@ -127,7 +145,9 @@ class Vllm:
         if base_url is None:
             length = ("--max-model-len", str(options.context_tokens)) if options.context_tokens else ()
             more = shlex.split(os.environ.get("AGENTCOMM_VLLM_ARGS", ""))
-            settings = Settings(_interpreter(), model, (*length, *options.server_args, *more))
+            ref = ModelRef.of(model)
+            lora = lora_args(ref.adapters[0]) if ref.adapters else ()
+            settings = Settings(_interpreter(), ref.base, (*length, *lora, *options.server_args, *more))
         return cls(
             model,
             base_url=base_url,
@@ -183,7 +203,8 @@ class Vllm:
         if self.settings is None:
             assert self._chat is not None
             if not self._named:
-                await self._find_name(self._chat)
+                base = await self._find_name(self._chat)
+                await self._probe(self._chat, base)
                 self._named = True
             return self._chat
         server = self._server
@@ -191,18 +212,21 @@ class Vllm:
             server = await anyio.to_thread.run_sync(self._start, self.settings)
         await server.healthy(self._note)
         if self._chat is None:
-            self._chat = self._client(f"{server.root}/v1")
+            chat = self._client(f"{server.root}/v1")
+            await self._probe(chat, self.settings.model)
+            self._chat = chat
         return self._chat
 
     def _start(self, settings: Settings) -> _Server:
         with self._starting:  # several agents ask at once
             if self._server is None:
+                self._check_adapters()
                 self._server = _acquire(settings)
             return self._server
 
     def _client(self, base_url: str) -> OpenAI:
         return OpenAI(
-            self.model,
+            self.ref.adapters[-1] if self.ref.adapters else self.model,
             base_url=base_url,
             api_key_env=self._api_key_env if self.settings is None else None,
             key_needed=False,
@@ -212,12 +236,99 @@ class Vllm:
             shown_as=None if self.settings is None else self.name,
         )
 
-    async def _find_name(self, client: OpenAI) -> None:
-        """A running server may offer our folder under another name: vLLM lists it as ``root``."""
-        for entry in await client.listed():
-            if entry.get("root") == self.model and isinstance(entry.get("id"), str):
+    def _check_adapters(self) -> None:
+        if self.ref.adapters and Path(self.ref.base).is_dir():
+            check_adapters(self.ref)
+
+    async def _find_name(self, client: OpenAI) -> str | None:
+        """A running server may offer our folder, or our adapter, under another name: vLLM lists it as ``root``.
+
+        Returns what it calls the model below the adapter, where it says so.
+        """
+        await anyio.to_thread.run_sync(self._check_adapters)
+        wanted = self.ref.adapters[-1] if self.ref.adapters else self.model
+        offered = await client.listed()
+        if self.ref.adapters and any(entry.get("id") == self.model for entry in offered):
+            self.ref, client.model = ModelRef(self.model), self.model  # a name with a + in it
+            return None
+        for entry in offered:
+            if isinstance(entry.get("id"), str) and (
+                _same_place(entry.get("root"), wanted) or (self.ref.adapters and entry["id"] == wanted)
+            ):
                 client.model = entry["id"]
-                return
+                parent = entry.get("parent")
+                return parent if isinstance(parent, str) else None
+        if self.ref.adapters and offered:
+            names = ", ".join(sorted(str(e.get("id")) for e in offered))
+            raise ConfigError(
+                f"{client.shown_url} does not serve the adapter {wanted} (it offers: {names}); start it with: "
+                f"vllm serve {self.ref.base} {shlex.join(lora_args(wanted))}"
+            )
+        return None
+
+    async def _probe(self, client: OpenAI, base: str | None) -> None:
+        """One fixed prompt with and without the adapter must have different log-probabilities."""
+        if not self.ref.adapters or base is None:
+            return
+        found = []
+        for model in (client.model, base):
+            asker = OpenAI(
+                model,
+                base_url=client.base_url,
+                api_key_env=client.api_key_env,
+                key_needed=False,
+                timeout_s=self._timeout_s,
+                shown_as=client.shown_url,
+                extra_body={"logprobs": True, "top_logprobs": 5},
+            )
+            try:
+                asked = ChatRequest(model, (ChatMessage("user", "Hello"),), max_tokens=1, seed=0)
+                found.append(_logprobs((await asker.chat(asked)).raw))
+            finally:
+                await asker.aclose()
+        if found[0] is not None and found[0] == found[1]:
+            raise ConfigError(
+                f"the adapter {self.ref.adapters[-1]} changes nothing on {client.shown_url}: the server has not "
+                "loaded it, or it is empty; start the server anew, or use a merged folder (scripts/merge_adapters.py)"
+            )
+
+
+def lora_args(adapter: str) -> tuple[str, ...]:
+    """Arguments with which ``vllm serve`` serves an adapter under its own path.
+
+    Raises
+    ------
+    ConfigError
+        If the folder is no adapter, or its rank is more than vLLM serves.
+    """
+    path = Path(adapter) / "adapter_config.json"
+    try:
+        rank = int(json.loads(path.read_text(encoding="utf-8"))["r"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{adapter} is no adapter (no readable {path.name}); name its folder") from error
+    most = next((r for r in LORA_RANKS if r >= rank), None)
+    if most is None:
+        raise ConfigError(
+            f"the adapter {adapter} has rank {rank}, and vLLM serves {LORA_RANKS[-1]}; merge it instead "
+            "(scripts/merge_adapters.py)"
+        )
+    return ("--enable-lora", "--max-lora-rank", str(most), "--lora-modules", f"{adapter}={adapter}")
+
+
+def _same_place(root: object, wanted: str) -> bool:
+    """Whether what a server lists is our folder, however both are written."""
+    if not isinstance(root, str):
+        return False
+    return root == wanted or os.path.abspath(root) == os.path.abspath(wanted)  # noqa: PTH100
+
+
+def _logprobs(reply: dict[str, Any] | None) -> dict[str, float] | None:
+    """The first token's log-probabilities in a chat reply, ``None`` where the server gives none."""
+    try:
+        top = (reply or {})["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        return {entry["token"]: float(entry["logprob"]) for entry in top} or None
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
 
 
 def _interpreter() -> str:

@@ -22,6 +22,7 @@ def evaluate(
     graph: o.GraphName,
     task: o.TaskName,
     model: o.Model = None,
+    adapter: o.Adapter = None,
     base_url: o.BaseUrl = None,
     api_key_env: o.KeyEnv = "OPENAI_API_KEY",
     limit: Annotated[int | None, typer.Option("--limit", help="So many items of the split.")] = None,
@@ -102,6 +103,7 @@ def evaluate(
         item_limit=item_limit,
         agent_limit=agent_limit,
     )
+    model = o.adapted(model, adapter)
     team = o.channelled(o.team(graph, graph_option, adversary), channel, channel_edges)
     loading = o.task_options(task_option, data=data, limit=limit, split=split, seed=None)
     work = load_task(task, loading)

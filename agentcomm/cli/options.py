@@ -27,7 +27,15 @@ TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task file (.py)
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", help="For agents without one: local/smollm2, openai/NAME, vllm/FOLDER, mock/echo."
+        "--model",
+        "-m",
+        help="For agents without one: local/smollm2, openai/NAME, vllm/FOLDER, hf/FOLDER, mock/echo.",
+    ),
+]
+Adapter = Annotated[
+    Path | None,
+    typer.Option(
+        "--adapter", help="A folder that agentcomm train made: goes with --model hf/FOLDER or vllm/FOLDER."
     ),
 ]
 BaseUrl = Annotated[
@@ -169,6 +177,15 @@ def channelled(graph: AgentGraph, channel: str | None, edges: str | None) -> Age
         return graph.with_channel(made)
     pairs = [tuple(part.strip() for part in word.split("->")) for word in edges.split(",") if word.strip()]
     return graph.with_channel(made, pairs)  # type: ignore[arg-type]
+
+
+def adapted(model: str | None, adapter: Path | None) -> str | None:
+    """``--model`` with ``--adapter``."""
+    if adapter is None:
+        return model
+    from agentcomm.backends.adapters import with_adapter
+
+    return with_adapter(model, adapter)
 
 
 def topology(graph: AgentGraph, cut: list[str] | None) -> Topology | None:

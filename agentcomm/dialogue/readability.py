@@ -1,7 +1,7 @@
 """Readability: how likely each message is under a frozen language model, in mean nats per token.
 
     hf/FOLDER     a model in a folder, read in this process: the one that is trained, before training
-    vllm/FOLDER   the same through a vLLM server
+    vllm/FOLDER   the same through a vLLM server; openai/NAME through another that scores prompts
     ngram         a byte model without weights, in nats per byte: where nothing else can score
     off           nothing is scored, and the reward has no loss term
 
@@ -14,18 +14,22 @@ a likelihood is worth (:mod:`agentcomm.dialogue.reward`).
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from agentcomm.backends.adapters import ModelRef
 from agentcomm.errors import ConfigError
 from agentcomm.information.compressing import CompressPrompt
 from agentcomm.information.score_matrix import Row
 from agentcomm.information.scorers import open_scorer
 from agentcomm.information.scorers.base import size
 from agentcomm.information.scorers.scorer import Scorer
+
+log = logging.getLogger(__name__)
 
 OFF, NGRAM, AUTO = "off", "ngram", "auto"
 
@@ -95,8 +99,22 @@ class ByScorer:
         self.scorer.close()
 
 
-def open_readability(word: str, model: str | None = None, *, base_url: str | None = None) -> Readability:
-    """What ``word`` names; ``auto`` is the model itself where it is a folder that can be read, else ``ngram``.
+def open_readability(
+    word: str,
+    model: str | None = None,
+    *,
+    base_url: str | None = None,
+    note: Callable[[str], None] = log.warning,
+) -> Readability:
+    """What ``word`` names.
+
+    ``auto`` is the model itself, without its adapters, where its folder is on this machine, else ``ngram``;
+    the embedded llama.cpp and hosted chat servers can't score given text.
+
+    Parameters
+    ----------
+    note:
+        Hears what is lost by a fallback.
 
     Raises
     ------
@@ -106,13 +124,28 @@ def open_readability(word: str, model: str | None = None, *, base_url: str | Non
         If torch or transformers are not installed.
     """
     if word == AUTO:
-        provider, _, folder = (model or "").partition("/")
-        word = f"hf/{folder}" if provider == "hf" and Path(folder).is_dir() else NGRAM
+        word = _own(model) or NGRAM
+        if word == NGRAM:
+            note(
+                f"{model or 'this model'} can't score given text, so readability is a byte model's, in nats per "
+                "byte; --readability hf/FOLDER takes a language model"
+            )
     if word == OFF:
+        note("readability is off: nothing in the reward speaks against messages that only look like text")
         return Off()
     if word == NGRAM:
         return ByScorer(open_scorer("offline/ngram"), NGRAM)
-    if word.partition("/")[0] not in ("hf", "vllm"):
+    engine, _, name = word.partition("/")
+    if engine not in ("hf", "vllm", "openai") or not name:
         raise ConfigError(f"readability {word!r}; use auto, off, ngram, hf/FOLDER or vllm/FOLDER")
     scorer = open_scorer(word, base_url=base_url, prompt=_Alone("alone", ""))
     return ByScorer(scorer, word)
+
+
+def _own(model: str | None) -> str | None:
+    """The frozen base of a model whose folder is here, as a scorer's name."""
+    provider, _, name = (model or "").partition("/")
+    if provider not in ("hf", "vllm") or not name:
+        return None
+    base = ModelRef.of(name).base
+    return f"hf/{base}" if (Path(base) / "config.json").is_file() else None

@@ -1,7 +1,7 @@
 """Stands in for an interpreter that has vLLM: starts as AGENTCOMM_VLLM_PYTHON, serves like vLLM.
 
 ``FAKE_VLLM`` says how: ``ok``, ``dies`` (at once), ``never`` (healthy), ``stubborn`` (ignores
-SIGTERM). It starts a child of its own, as vLLM does, and notes both process ids, its arguments
+SIGTERM), ``deaf`` (to adapters). It starts a child of its own, as vLLM does, and notes both process ids, its arguments
 and what it finds in its environment in the file ``FAKE_VLLM_NOTES``.
 """
 
@@ -33,7 +33,16 @@ def main() -> int:
         notes.write(json.dumps(note) + "\n")
     if mode == "never":
         time.sleep(600)
-    server = CountingServer(model=sys.argv[sys.argv.index("--served-model-name") + 1], tokenize="vllm")
+    adapters = {}
+    if "--lora-modules" in sys.argv:
+        name, _, path = sys.argv[sys.argv.index("--lora-modules") + 1].partition("=")
+        adapters[name] = path
+    server = CountingServer(
+        model=sys.argv[sys.argv.index("--served-model-name") + 1],
+        tokenize="vllm",
+        adapters=adapters,
+        loaded=mode != "deaf",
+    )
     server.port = int(sys.argv[sys.argv.index("--port") + 1])
     time.sleep(0.3)
     with server:

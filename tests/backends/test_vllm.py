@@ -243,3 +243,83 @@ async def test_a_running_server_may_offer_a_folder_under_another_name(
         await backend.chat(REQUEST)
         assert server.served[0].request["model"] == "short"
         await backend.aclose()
+
+
+# ----------------------------------------------------------------------------- adapters
+
+
+def adapter(folder: Path, rank: int = 9) -> Path:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    return folder
+
+
+async def test_a_server_that_we_start_is_given_the_adapter_and_asked_for_it(
+    fake: Fake, tmp_path: Path
+) -> None:
+    one = adapter(tmp_path / "iter1")
+    backend = resolve(f"vllm/org/m+{one}")
+    assert (await backend.chat(REQUEST)).text
+    argv = fake.notes[0]["argv"]
+    assert argv[argv.index("--model") + 1] == "org/m"
+    at = argv.index("--enable-lora")
+    assert argv[at:] == ["--enable-lora", "--max-lora-rank", "16", "--lora-modules", f"{one}={one}"]
+    plain = resolve("vllm/org/m")
+    assert plain.endpoint != backend.endpoint
+    await backend.aclose()
+
+
+async def test_a_server_that_does_not_apply_the_adapter_is_found_out(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = adapter(tmp_path / "iter1")
+    monkeypatch.setenv("FAKE_VLLM", "deaf")
+    backend = resolve(f"vllm/org/m+{one}")
+    with pytest.raises(ConfigError, match="changes nothing"):
+        await backend.check()  # type: ignore[attr-defined]
+    await backend.aclose()
+    assert fake.all_gone()
+
+
+async def test_a_running_server_is_asked_for_the_adapter_by_its_own_name(tmp_path: Path) -> None:
+    one = adapter(tmp_path / "iter1")
+    with CountingServer(model="base", root="/models/m", adapters={"terse": str(one)}) as server:
+        options = BackendOptions(base_url=server.url)
+        backend = resolve(f"vllm//models/m+{one}", options)
+        await backend.check()  # type: ignore[attr-defined]
+        assert [s.request["model"] for s in server.served] == ["terse", "base"]  # the probe
+        await backend.chat(REQUEST)
+        assert server.served[-1].request["model"] == "terse" and "logprobs" not in server.served[-1].request
+        await backend.aclose()
+        other = resolve(f"vllm//models/m+{adapter(tmp_path / 'iter2')}", options)
+        with pytest.raises(
+            ConfigError, match="does not serve the adapter .*iter2.*offers: base, terse.*--enable-lora"
+        ):
+            await other.check()  # type: ignore[attr-defined]
+        await other.aclose()
+
+
+async def test_adapters_that_vllm_can_not_serve_are_refused_at_once(fake: Fake, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no readable adapter_config.json"):
+        resolve(f"vllm/org/m+{tmp_path}")
+    with pytest.raises(ConfigError, match="rank 600, and vLLM serves 512"):
+        resolve(f"vllm/org/m+{adapter(tmp_path / 'wide', 600)}")
+    with pytest.raises(ConfigError, match="one adapter on a model"):
+        resolve(f"vllm/org/m+{adapter(tmp_path / 'a')}+{adapter(tmp_path / 'b')}")
+    assert not fake.notes
+
+
+async def test_an_adapter_of_other_weights_is_refused_before_a_server_is_started(
+    fake: Fake, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    (base / "model.safetensors").write_bytes(b"weights")
+    one = adapter(tmp_path / "iter1")
+    (one / "agentcomm.json").write_text(json.dumps({"trained_on": "other", "below": []}))
+    backend = resolve(f"vllm/{base}+{one}")
+    with pytest.raises(ConfigError, match="trained on another base model"):
+        await backend.check()  # type: ignore[attr-defined]
+    assert not fake.notes
+    await backend.aclose()
