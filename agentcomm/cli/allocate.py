@@ -22,14 +22,19 @@ def allocate(
     graph: o.GraphName,
     task: o.TaskName,
     total: Annotated[
-        float, typer.Option("--total", help="Tokens an item that readers may pay for messages, all edges together.")
+        float,
+        typer.Option("--total", help="Tokens an item that readers may pay for messages, all edges together."),
     ],
     model: o.Model = None,
     compressor: Annotated[
         str,
-        typer.Option("--compressor", "-c", metavar="MODEL|extract|truncate|...", help="What shortens messages."),
+        typer.Option(
+            "--compressor", "-c", metavar="MODEL|extract|truncate|...", help="What shortens messages."
+        ),
     ] = "extract",
-    budgets: Annotated[str, typer.Option("--budgets", help="Tokens of a message, tried on every edge.")] = "16,32,64",
+    budgets: Annotated[
+        str, typer.Option("--budgets", help="Tokens of a message, tried on every edge.")
+    ] = "16,32,64",
     edges: Annotated[
         str | None, typer.Option("--edges", metavar="FROM->TO,...", help="Only these edges; default: all.")
     ] = None,
@@ -74,7 +79,7 @@ def allocate(
     import anyio
 
     from agentcomm.cli.live import Live
-    from agentcomm.information.allocating import Allocated, allocate_budget
+    from agentcomm.information.allocating import allocate_budget
     from agentcomm.information.ways import Way, budgets_of
     from agentcomm.loading import load_task
 
@@ -131,7 +136,9 @@ def allocate(
     else:
         show(found)
     if found.failed:
-        sys.stderr.write(f"{found.failed} episodes failed; the same command with --out {where} tries them again\n")
+        sys.stderr.write(
+            f"{found.failed} episodes failed; the same command with --out {where} tries them again\n"
+        )
     raise typer.Exit(1 if found.failed else 0)
 
 
@@ -174,6 +181,8 @@ def show(found: Allocated, console: Console | None = None) -> None:
             "" if c.name == "verbatim" else _saved(c.saved),
         )
     console.print(checked)
-    console.print(f"allocated against spread evenly: {_points(found.against_even)} points of score", markup=False)
+    console.print(
+        f"allocated against spread evenly: {_points(found.against_even)} points of score", markup=False
+    )
     if found.path is not None:
         console.print(f"results: {found.path / 'allocation.json'}", markup=False)

@@ -34,7 +34,9 @@ def rate(
     predictor: Annotated[
         str, typer.Option("--predictor", "-p", metavar="MODEL", help="The model that answers from messages.")
     ],
-    budgets: Annotated[str, typer.Option("--budgets", help="Tokens of a message, of the predictor's.")] = "16,32,64,128",
+    budgets: Annotated[
+        str, typer.Option("--budgets", help="Tokens of a message, of the predictor's.")
+    ] = "16,32,64,128",
     base_url: o.BaseUrl = None,
     api_key_env: o.KeyEnv = "OPENAI_API_KEY",
     limit: Annotated[int | None, typer.Option("--limit", help="So many items of the split.")] = None,
@@ -88,7 +90,7 @@ def rate(
     import anyio
 
     from agentcomm.cli.live import Live
-    from agentcomm.information.rates import Rates, errors_of, measure_rates
+    from agentcomm.information.rates import errors_of, measure_rates
     from agentcomm.information.ways import budgets_of, ways_of
     from agentcomm.loading import load_task
 
@@ -250,5 +252,3 @@ def _curve(curve: RateCurve) -> str:
         f"b {value(f.b, f.b_interval)}, D0 {value(f.d0, f.d0_interval)}"
     ]
     return "\n".join([*lines, *(f"  {word}" for word in f.warnings)])
-
-

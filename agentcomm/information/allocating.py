@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from agentcomm.backends.base import Backend
 from agentcomm.errors import ConfigError, GraphError, TaskError, UserError
 from agentcomm.evaluation.held import held
 from agentcomm.evaluation.run import Run
@@ -105,7 +106,7 @@ class Allocated:
 async def allocate_budget(
     graph: AgentGraph,
     task: Task,
-    model: str | None,
+    model: str | Backend | None,
     way: Way,
     budgets: Sequence[int],
     total: float,
@@ -143,9 +144,13 @@ async def allocate_budget(
     documents = {item.id: document_of(item) for item in task.items}
     opts = RunOptions.of(options, **overrides)
     first = halves([documents[item.id] for item in task.items], opts.seed)
-    parts = [tuple(i for i, own in zip(task.items, first, strict=True) if own is side) for side in (True, False)]
+    parts = [
+        tuple(i for i, own in zip(task.items, first, strict=True) if own is side) for side in (True, False)
+    ]
     if not all(parts):
-        raise TaskError("the items are all about one text: budgets are measured on one half and checked on another")
+        raise TaskError(
+            "the items are all about one text: budgets are measured on one half and checked on another"
+        )
     measured, checking = (dataclasses.replace(task, items=items) for items in parts)
     where = directory_for(out, "allocations")
     with contextlib.ExitStack() as stack:

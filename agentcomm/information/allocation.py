@@ -61,7 +61,13 @@ class Option:
 
     def facts(self) -> dict[str, Any]:
         """As JSON."""
-        return {"budget": self.budget, "tokens": self.tokens, "loss": self.loss, "low": self.low, "high": self.high}
+        return {
+            "budget": self.budget,
+            "tokens": self.tokens,
+            "loss": self.loss,
+            "low": self.low,
+            "high": self.high,
+        }
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,12 @@ class Allocation:
             "even_tokens": self.even.tokens,
             "even_expected_loss": self.even.loss,
             "edges": [
-                {"edge": e.edge, "chosen": a.facts(), "even": b.facts(), "options": [o.facts() for o in e.options]}
+                {
+                    "edge": e.edge,
+                    "chosen": a.facts(),
+                    "even": b.facts(),
+                    "options": [o.facts() for o in e.options],
+                }
                 for e, a, b in zip(self.edges, self.chosen.options, self.even.options, strict=True)
             ],
         }
@@ -187,7 +198,9 @@ def allocate(edges: Sequence[EdgeOptions], total: float, *, compressor: str = "e
     return Allocation(total, tuple(edges), within[-1], evenly(edges, total), compressor)
 
 
-def allocate_for_loss(edges: Sequence[EdgeOptions], loss: float, *, compressor: str = "extract") -> Allocation:
+def allocate_for_loss(
+    edges: Sequence[EdgeOptions], loss: float, *, compressor: str = "extract"
+) -> Allocation:
     """The fewest tokens whose expected loss is at most ``loss``; ``total`` is then what they take.
 
     Raises

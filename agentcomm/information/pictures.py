@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from itertools import pairwise
 
 import numpy as np
 
@@ -83,7 +84,11 @@ def mi_against_score(title: str, series: Sequence[Series], *, x: str = "bits abo
 
 
 def tokens_against_score(
-    title: str, series: Sequence[Series], levels: Sequence[Level] = (), *, x: str = "tokens an item, all calls"
+    title: str,
+    series: Sequence[Series],
+    levels: Sequence[Level] = (),
+    *,
+    x: str = "tokens an item, all calls",
 ) -> str:
     """Score over the tokens that an item took."""
     return scatter(title, series, x=x, y="score", levels=levels)
@@ -124,7 +129,11 @@ def scatter(
         raise UserError("a point of the picture is not a finite number; leave what is unknown out")
     rows = _legend_rows([s.name for s in series], [level.name for level in levels])
     scale = _Scale.of(points, levels, from_zero, TOP + LINE * len(rows))
-    body = [f'<text class="title" x="{LEFT}" y="22">{escape(title)}</text>', *_legend(rows), *scale.axes(x, y)]
+    body = [
+        f'<text class="title" x="{LEFT}" y="22">{escape(title)}</text>',
+        *_legend(rows),
+        *scale.axes(x, y),
+    ]
     body += [_level(level, i, scale) for i, level in enumerate(levels)]
     body += [_curve(i, s, scale) for i, s in enumerate(series)]
     taken: list[tuple[float, float]] = []
@@ -214,7 +223,9 @@ class _Scale:
                 f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>'
                 f'<text x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{_number(v, up)}</text>'
             )
-        out.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{self.bottom:.1f}" y2="{self.bottom:.1f}"/>')
+        out.append(
+            f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{self.bottom:.1f}" y2="{self.bottom:.1f}"/>'
+        )
         out += [
             f'<text x="{self.x(v):.1f}" y="{self.bottom + 17:.1f}" text-anchor="middle">{_number(v, across)}</text>'
             for v in across
@@ -228,7 +239,7 @@ class _Scale:
 
 
 def _number(value: float, among: Sequence[float]) -> str:
-    step = min((b - a for a, b in zip(among, among[1:], strict=False)), default=1.0)
+    step = min((b - a for a, b in pairwise(among)), default=1.0)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     return f"{value:,.{digits}f}"
 
@@ -299,7 +310,9 @@ def _curve(i: int, series: Series, scale: _Scale) -> str:
     return ""
 
 
-def _path(xs: Sequence[float] | np.ndarray, ys: Sequence[float] | np.ndarray, scale: _Scale, first: str) -> str:
+def _path(
+    xs: Sequence[float] | np.ndarray, ys: Sequence[float] | np.ndarray, scale: _Scale, first: str
+) -> str:
     places = [f"{scale.x(float(x)):.1f},{scale.y(float(y)):.1f}" for x, y in zip(xs, ys, strict=True)]
     return first + " L".join(places)
 
@@ -314,15 +327,20 @@ def _point(i: int, name: str, p: Point, scale: _Scale, taken: list[tuple[float, 
     if p.x_low is not None and p.x_high is not None:
         x1, x2 = scale.x(p.x_low), scale.x(p.x_high)
         out += f'<line class="bar" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
-    label = ""
-    if p.label:
-        at = y + 4
-        while any(abs(at - v) < 11 and abs(x - u) < 70 for u, v in taken) and at < scale.bottom - 12:
-            at += 11
-        taken.append((x, at))
-        aside = f'x="{x - 9:.1f}" text-anchor="end"' if x > WIDTH - 130 else f'x="{x + 9:.1f}"'
-        label = f'<text class="small" {aside} y="{at:.1f}">{escape(_short(p.label, 40))}</text>'
+    label = "" if not p.label else _label(_short(p.label, 40), x, y, scale, taken)
     return f'<g class="{_class(i)}">{out}{_mark(i, x, y)}<title>{escape(said)}</title></g>{label}'
+
+
+def _label(text: str, x: float, y: float, scale: _Scale, taken: list[tuple[float, float]]) -> str:
+    """A label beside its point where there is room; where there is none, the point's title says it."""
+    wide = 6.0 * len(text)
+    for dx, dy in ((8, -6), (8, 13), (-8 - wide, -6), (-8 - wide, 13)):
+        left, at = x + dx, y + dy
+        inside = left >= LEFT and left + wide <= WIDTH and scale.top <= at <= scale.bottom
+        if inside and not any(abs(at - v) < 11 and abs(left - u) < wide + 4 for u, v in taken):
+            taken.append((left, at))
+            return f'<text class="small" x="{left:.1f}" y="{at:.1f}">{escape(text)}</text>'
+    return ""
 
 
 def _class(i: int) -> str:

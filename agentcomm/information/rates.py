@@ -30,6 +30,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from agentcomm.backends.base import Backend
 from agentcomm.errors import AgentCommError, ConfigError, LedgerError, TaskError, UserError
 from agentcomm.evaluation.held import held
 from agentcomm.evaluation.run import Run
@@ -47,7 +48,7 @@ from agentcomm.ledger.adherence import EdgeAdherence
 from agentcomm.ledger.rows import NOT_RECORDED, CallRow
 from agentcomm.loading import load_graph
 from agentcomm.message import content_id
-from agentcomm.options import RunOptions
+from agentcomm.options import RunOptions, model_name
 from agentcomm.task import Task
 
 GRAPH = "compressor_predictor"
@@ -218,9 +219,12 @@ class Rates:
         by_rate = [s for s in by_rate if s.points]
         if by_rate:
             read = f"tokens of the message, {curves[0][1][0].counted_by or 'estimated'}"
-            made["rate-distortion.svg"] = rate_distortion(f"{title}: loss over rate", by_rate, lost, rate=read)
+            made["rate-distortion.svg"] = rate_distortion(
+                f"{title}: loss over rate", by_rate, lost, rate=read
+            )
         by_tokens = [
-            Series(c.name, [_scored(p) for p in points if p.tokens is not None], joined=True) for c, points in curves
+            Series(c.name, [_scored(p) for p in points if p.tokens is not None], joined=True)
+            for c, points in curves
         ]
         drawn = [s for s in [*by_tokens, *scores] if s.points]
         if drawn and all(p.tokens is not None for p in ends):
@@ -248,7 +252,7 @@ def _difference(d: PairedDifference | None) -> dict[str, Any] | None:
 async def measure_rates(
     task: Task,
     ways: Sequence[Way],
-    predictor: str,
+    predictor: str | Backend,
     budgets: Sequence[int],
     *,
     out: Path | str | None = None,
@@ -292,7 +296,7 @@ async def measure_rates(
     where = directory_for(out, "rates")
     opts = RunOptions.of(options, **overrides)
     documents = {item.id: document_of(item) for item in task.items}
-    found = _Measurer(task, documents, samples, level, dict(shapes or {}))
+    found = _Measurer(task, documents, samples, level, dict(shapes or {}), where is not None)
     whole = load_graph(GRAPH, {"method": "full", **({"max_tokens": max_tokens} if max_tokens else {})})
     with contextlib.ExitStack() as stack:
         kept = where if where is not None else Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -326,7 +330,7 @@ async def measure_rates(
     ends = [p for p in (full, none) if p is not None]
     rates = Rates(
         task.name,
-        predictor,
+        model_name(predictor) or "",
         tuple(sorted(budgets)),
         tuple(found.with_length(p, curves) for p in ends),
         tuple(curves),
@@ -366,6 +370,7 @@ class _Measurer:
     samples: int
     level: float
     shapes: dict[str, Shape | None]
+    kept: bool
     full_losses: Mapping[Key, float] | None = None
     full_tokens: Mapping[Key, float] = field(default_factory=dict)
 
@@ -408,7 +413,7 @@ class _Measurer:
             flops=_each(flops_of_calls(rows, self.shapes), len(ok)),
             compressor_flops=_each(flops_of_calls(own, self.shapes), len(ok)),
             cost=_cost(rows, len(ok)),
-            path=str(run.path) if run.path is not None else None,
+            path=str(run.path) if self.kept and run.path is not None else None,
             stopped=run.stopped,
             losses=losses,
             rates=got,

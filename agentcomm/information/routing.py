@@ -398,7 +398,9 @@ def learn_router(
     rates = _rates(routes)
     n = np.arange(len(routes))
     by_router = test.scores[n, routes]
-    by_length = _by_length(test, routes, _longer_is_easier(calibration, _route(calibration.information, *chosen)))
+    by_length = _by_length(
+        test, routes, _longer_is_easier(calibration, _route(calibration.information, *chosen))
+    )
     at_random = test.scores @ np.array(rates)
     length_score = test.scores[n, by_length]
     why = ""
@@ -511,5 +513,3 @@ def _against(
         clusters=data.documents,
         resamples=resamples,
     )
-
-

@@ -88,7 +88,11 @@ class Way:
         more = [part for part in rest.split(",") if part]
         if "protect" not in known:
             more.append("protect=")
-        if kind in ("summarise", "extract") and "query" not in known and self.query is not (kind == "extract"):
+        if (
+            kind in ("summarise", "extract")
+            and "query" not in known
+            and self.query is not (kind == "extract")
+        ):
             more.append(f"query={str(self.query).lower()}")
         return channels.from_words(f"{kind}:{','.join([f'budget={budget}', *more])}")
 

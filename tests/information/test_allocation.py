@@ -27,7 +27,9 @@ teams = st.lists(st.lists(numbers, min_size=1, max_size=4), min_size=1, max_size
 
 def edges_of(team: list[list[tuple[int, int]]]) -> list[EdgeOptions]:
     return [
-        EdgeOptions(f"a{i}->b", tuple(Option(k + 1, float(t), loss / 64) for k, (t, loss) in enumerate(options)))
+        EdgeOptions(
+            f"a{i}->b", tuple(Option(k + 1, float(t), loss / 64) for k, (t, loss) in enumerate(options))
+        )
         for i, options in enumerate(team)
     ]
 

@@ -17,7 +17,9 @@ RATES = np.array([0.2, 0.5, 1, 1.5, 2.5, 4])
 PLANTED = {"c": 0.6, "b": 1.5, "d0": 0.2}
 
 
-def curve(rates: NDArray[np.float64] = RATES, c: float = 0.6, b: float = 1.5, d0: float = 0.2) -> NDArray[np.float64]:
+def curve(
+    rates: NDArray[np.float64] = RATES, c: float = 0.6, b: float = 1.5, d0: float = 0.2
+) -> NDArray[np.float64]:
     made: NDArray[np.float64] = c * np.exp(-b * rates) + d0
     return made
 
@@ -195,9 +197,7 @@ def test_the_band_holds_the_curve() -> None:
         (np.zeros((6, 0)), RATES, "shape"),
     ],
 )
-def test_what_is_no_curve_is_refused(
-    d: NDArray[np.float64], r: NDArray[np.float64], complaint: str
-) -> None:
+def test_what_is_no_curve_is_refused(d: NDArray[np.float64], r: NDArray[np.float64], complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         fit_rate_distortion(d, r)
 

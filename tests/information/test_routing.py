@@ -82,7 +82,9 @@ def test_thresholds_come_from_one_half_of_the_documents_and_results_from_the_oth
     assert all(len(sides) == 1 for sides in groups.values()), "a document lies in one half"
     spoiled = data.scores.copy()
     spoiled[~first] = 0  # another test half
-    other = RoutingData.of(spoiled, data.costs, data.information, data.lengths, data.documents, alone=data.alone)
+    other = RoutingData.of(
+        spoiled, data.costs, data.information, data.lengths, data.documents, alone=data.alone
+    )
     a = learn_router(data, identifiers=IDS, resamples=200)
     b = learn_router(other, identifiers=IDS, resamples=200)
     assert (a.router.local, a.router.large) == (b.router.local, b.router.large)
@@ -105,7 +107,9 @@ def test_items_whose_score_failed_are_sent_in_full() -> None:
     data = planted()
     information = data.information.copy()
     information[::2] = np.nan
-    holed = RoutingData.of(data.scores, data.costs, information, data.lengths, data.documents, alone=data.alone)
+    holed = RoutingData.of(
+        data.scores, data.costs, information, data.lengths, data.documents, alone=data.alone
+    )
     learned = learn_router(holed, identifiers=IDS, resamples=200)
     assert learned.policies[0].rates[2] >= 0.45
 
@@ -129,7 +133,7 @@ def test_it_is_kept_with_what_it_was_learned_for_and_disabled_for_anything_else(
 async def test_at_run_time_each_step_is_tried_only_when_its_turn_comes() -> None:
     asked: list[str] = []
 
-    def attempt(name: str, information: float | None | Exception) -> Any:
+    def attempt(name: str, information: float | Exception | None) -> Any:
         async def go() -> tuple[str, float | None]:
             asked.append(name)
             if isinstance(information, Exception):
