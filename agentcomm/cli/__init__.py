@@ -12,7 +12,25 @@ import sys
 
 import typer
 
-from agentcomm.cli import audit, compare, demo, eval, graph, ledger, mi, prune, research, run, sweep, train, tune, value, view
+from agentcomm.cli import (
+    allocate,
+    audit,
+    compare,
+    demo,
+    eval,
+    graph,
+    ledger,
+    mi,
+    prune,
+    rate,
+    research,
+    run,
+    sweep,
+    train,
+    tune,
+    value,
+    view,
+)
 from agentcomm.cli.options import Interrupted
 from agentcomm.errors import AgentCommError, UserError
 
@@ -38,6 +56,8 @@ app.command("demo")(demo.demo)
 app.command("graph")(graph.graph)
 app.command("view")(view.view)
 app.command("mi")(mi.mi)
+app.command("rate")(rate.rate)
+app.command("allocate")(allocate.allocate)
 app.command("audit")(audit.audit)
 app.command("research")(research.research)
 

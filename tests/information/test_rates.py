@@ -11,7 +11,7 @@ import pytest
 import agentcomm as ac
 from agentcomm.backends.base import ChatRequest
 from agentcomm.backends.scripted import Scripted
-from agentcomm.errors import ConfigError, TaskError, UserError
+from agentcomm.errors import BackendError, ConfigError, TaskError, UserError
 from agentcomm.evaluation.rundir import RunDir
 from agentcomm.information.flops import Shape, flops_of
 from agentcomm.information.rates import Rates, measure_rates
@@ -135,7 +135,7 @@ async def test_texts_shorter_than_the_budgets_have_no_curve_and_say_why() -> Non
 async def test_a_failed_episode_is_left_out_and_counted(tmp_path: Path) -> None:
     def script(request: ChatRequest) -> Any:
         if "asks 3?" in request.messages[-1].content:
-            return ac.errors.BackendError("bad_request", "no such question", retryable=False)
+            return BackendError("no such question", kind="refused")
         return needs_the_fact(request)
 
     rates = await measure_rates(
