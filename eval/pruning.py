@@ -118,8 +118,9 @@ def shape(run: Run) -> dict[str, float]:
     return {"agents": float(np.mean(agents)), "edges": float(np.mean(edges))} if cuts else {}
 
 
-async def study(name: str, a: argparse.Namespace) -> None:
-    setting = SETTINGS[name]
+async def study(task_name: str, a: argparse.Namespace) -> None:
+    setting, name = SETTINGS[task_name], a.name or task_name
+    price = setting.price if a.price is None else a.price
     graph = load_graph(setting.graph, setting.graph_options)
     options = RunOptions(
         seed=0,
@@ -131,7 +132,7 @@ async def study(name: str, a: argparse.Namespace) -> None:
     )
 
     def task(split: str, limit: int) -> Any:
-        shared = {"data": a.data} if a.data and name != "records" else {}
+        shared = {"data": a.data} if a.data and task_name != "records" else {}
         return load_task(setting.task, {**setting.task_options, **shared, "split": split, "limit": limit})
 
     learn, score = task("learn", a.learn or setting.learn), task("score", a.score or setting.score)
@@ -151,7 +152,7 @@ async def study(name: str, a: argparse.Namespace) -> None:
         "task_config": dict(score.config),
         "method": a.method,
         "embedder": a.embedder,
-        "price": setting.price,
+        "price": price,
         "learn_hashes": [i.content_hash[:16] for i in learn.items],
         "item_hashes": [i.content_hash[:16] for i in score.items],
         "horizon_items": HORIZON,
@@ -186,7 +187,7 @@ async def study(name: str, a: argparse.Namespace) -> None:
                 method=a.method,
                 model=a.model,
                 rollouts=a.rollouts or setting.rollouts,
-                price=setting.price,
+                price=price,
                 seed=seed,
                 embedder=a.embedder,
                 validate=validate,
@@ -215,7 +216,7 @@ async def study(name: str, a: argparse.Namespace) -> None:
         for seed, one in zip(a.seeds, pruned, strict=True):
             # The controls that imitate a policy are run for each one, the others once.
             words = [w for w in MANDATORY if seed == a.seeds[0] or w == "random"]
-            if seed != a.seeds[0] and not a.all_random:
+            if a.no_controls or (seed != a.seeds[0] and not a.all_random):
                 continue
             controlled = await run_controls(
                 one,
@@ -372,6 +373,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--learn", type=int, help="learn items")
     parser.add_argument("--rollouts", type=int)
     parser.add_argument("--score", type=int, help="scoring items")
+    parser.add_argument("--price", type=float, help="points of score that all the team's tokens are worth")
+    parser.add_argument("--name", help="of the entry in the results (default: the setting)")
+    parser.add_argument("--no-controls", action="store_true", help="only the complete team and the policies")
     parser.add_argument("--concurrency", type=int, default=48)
     parser.add_argument("--all-random", action="store_true", help="matched random DAGs for every seed")
     parser.add_argument("--runs", type=Path, default=Path("runs/pruning"))
