@@ -31,12 +31,12 @@ from agentcomm.research import (
 from agentcomm.research.agents import NOTES, PLANNER, SEARCH, WRITER, plan_schema
 
 
-def search_of(
-    corpus: str | None, search: str | None, search_key: str | None, record: str | None
-) -> Search:
+def search_of(corpus: str | None, search: str | None, search_key: str | None, record: str | None) -> Search:
     """What these options name: a folder, a service, a record of one, or the item's own texts."""
     if corpus and (search or record):
-        raise ac.UserError("deep research: give a corpus, or a search service, or a record of one, not several")
+        raise ac.UserError(
+            "deep research: give a corpus, or a search service, or a record of one, not several"
+        )
     if corpus:
         return FolderSearch(Path(corpus))
     if not search:
@@ -73,9 +73,7 @@ def graph(
     """
     if rounds < 1:
         raise ac.UserError(f"deep research: rounds={rounds}; it must be at least 1")
-    looks = Searching(
-        search_of(corpus, search, search_key, record), queries, sources, chunks, chunk, overlap
-    )
+    looks = Searching(search_of(corpus, search, search_key, record), queries, sources, chunks, chunk, overlap)
     adaptive = rounds > 1
     agents = [
         ac.Agent(

@@ -32,7 +32,10 @@ def task(run: str = "", reference: str | None = None, sample: int = 0, limit: in
         if not target or not other:
             left_out.append(name)
             continue
-        first, second = f"Report A:\n{target}\n\nReport B:\n{other}", f"Report A:\n{other}\n\nReport B:\n{target}"
+        first, second = (
+            f"Report A:\n{target}\n\nReport B:\n{other}",
+            f"Report A:\n{other}\n\nReport B:\n{target}",
+        )
         items.append(Item(name, question, views={FIRST: first, SECOND: second}))
     if not items:
         raise TaskError(f"race: no item of {run} has both a report and a reference")

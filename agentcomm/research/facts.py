@@ -16,7 +16,6 @@ _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 _CITATION = re.compile(r"\[\s*(\d{1,3}(?:\s*[-–,;]\s*\d{1,3})*)\s*\]")
 
 
-
 def citations(text: str) -> list[int]:
     """The numbers that a text cites, in order, each once; not those in code.
 

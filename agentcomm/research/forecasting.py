@@ -61,9 +61,8 @@ async def forecast_research(graph: AgentGraph, item: Item, max_tokens: int | Non
         reach = sum(counts[: looks.queries * looks.sources * graph.rounds])
         allowed = min(allowed, reach)
         longest = min(longest, max((len(s.text) for s in known), default=0))
-        alone: Mapping[Source, tuple[str, ...]] = {
-            s: () for s in await search.search(item.question, looks.sources, item)
-        }
+        asked = await search.search(item.question, looks.sources, item)
+        alone: Mapping[Source, tuple[str, ...]] = dict.fromkeys(asked, ())
         found = min(looks.most, len(looks.cut(alone)[0]))
     note = {"source": "", "text": "x" * longest, "tasks": ["x" * 100]}
     fixed = digest.prompt(note, _EDGE, item.question, 1)

@@ -219,5 +219,7 @@ def _shares(weights: Any, where: str) -> list[float]:
 
 def _score(value: Any, at: int) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= BEST:
-        raise ChannelError(f"the judgement can't be read: a score of criterion {at} is {value!r}, not 0 to 10")
+        raise ChannelError(
+            f"the judgement can't be read: a score of criterion {at} is {value!r}, not 0 to 10"
+        )
     return float(value)

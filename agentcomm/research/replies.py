@@ -108,7 +108,9 @@ def read_own(text: str, kind: str) -> dict[str, Any]:
     except ValueError:
         data = None
     if not isinstance(data, dict) or data.get("kind") != kind:
-        raise ChannelError(f"the message is no {kind!r} of agentcomm's deep research; use it in that graph only")
+        raise ChannelError(
+            f"the message is no {kind!r} of agentcomm's deep research; use it in that graph only"
+        )
     return data
 
 

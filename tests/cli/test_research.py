@@ -40,7 +40,9 @@ def test_the_report_goes_to_stdout_with_its_sources_and_the_costs_to_stderr(
     out = tmp_path / "run"
     done = agentcomm("research", QUESTION, "--corpus", corpus, "-c", script, "-p", script, "--out", out)
     assert done.code == 0, done.err
-    assert done.out.startswith("It eats thistles [1] and lives behind the mill [2], they say [9].\n\nSources:\n")
+    assert done.out.startswith(
+        "It eats thistles [1] and lives behind the mill [2], they say [9].\n\nSources:\n"
+    )
     assert re.search(r"^\[1\] (goat.md|house.txt) \(", done.out, re.MULTILINE)
     assert "calls" not in done.out
     for said in ("plan", "compress", "write", "2 relevant (67%)", "cites [9], which names no source"):
@@ -127,7 +129,18 @@ def test_killed_between_chunks_it_goes_on_and_pays_for_none_twice(corpus: Path, 
         server.script(
             hang(120), when=lambda request: hanging and "Text from ships.txt" in json.dumps(request)
         )
-        words = ("research", QUESTION, "--corpus", corpus, "-p", "openai/m", "--base-url", server.url, "--out", out)
+        words = (
+            "research",
+            QUESTION,
+            "--corpus",
+            corpus,
+            "-p",
+            "openai/m",
+            "--base-url",
+            server.url,
+            "--out",
+            out,
+        )
         running = start(*words, env={"OPENAI_API_KEY": "none"})
         wait_until(lambda: len([s for s in server.served if s.whole]) >= 3, running, timeout=300)
         running.kill()
@@ -151,7 +164,14 @@ def test_a_search_services_key_is_stored_nowhere_and_a_replay_reads_what_was_fou
     out = tmp_path / "run"
     result = {"title": "Goat", "url": "http://g", "content": "Ada's goat eats thistles. " * 5}
     with Service({"results": [result]}) as service:
-        words = ("research", QUESTION, "--search", f"{service.url}/s?q={{query}}", "--search-key-env", "X-Key:K")
+        words = (
+            "research",
+            QUESTION,
+            "--search",
+            f"{service.url}/s?q={{query}}",
+            "--search-key-env",
+            "X-Key:K",
+        )
         env = {"K": "sk-search-0123456789"}
         done = agentcomm(*words, "-p", script, "--out", out, env=env)
         assert done.code == 0, done.err

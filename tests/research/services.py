@@ -35,9 +35,7 @@ class Service:
 
             def _answer(self, body: Any) -> None:
                 owner.asked.append(Asked(self.command, self.path, dict(self.headers), body))
-                status, said, headers = (
-                    owner.answers.popleft() if owner.answers else (200, owner.always, {})
-                )
+                status, said, headers = owner.answers.popleft() if owner.answers else (200, owner.always, {})
                 data = said if isinstance(said, bytes) else json.dumps(said).encode()
                 self.send_response(status)
                 for name, value in headers.items():

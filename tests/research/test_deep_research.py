@@ -179,7 +179,9 @@ async def test_one_failed_call_costs_one_chunk_and_all_failed_fail_the_delivery(
     corpus: Path, tmp_path: Path
 ) -> None:
     def fails(request: ChatRequest) -> Line:
-        return BackendError("too long", kind="too_long") if source_of(request) == "goat.md" else notes(request)
+        return (
+            BackendError("too long", kind="too_long") if source_of(request) == "goat.md" else notes(request)
+        )
 
     run, found = await research(tmp_path / "one", team(compress=fails), corpus)
     assert (found.failed, found.relevant) == (1, 1)
@@ -214,7 +216,7 @@ async def test_the_same_seed_gives_the_same_requests_in_both_executors(corpus: P
 
 
 async def test_a_finished_run_can_be_played_back_without_a_model(corpus: Path, tmp_path: Path) -> None:
-    run, found = await research(tmp_path / "run", team(), corpus)
+    run, _ = await research(tmp_path / "run", team(), corpus)
     graph = load_graph("deep_research", {"corpus": str(corpus)})
     again = await evaluate(graph, TASK, f"replay/{tmp_path / 'run'}", out=tmp_path / "again")
     assert again.episodes[0].answer == run.episodes[0].answer
@@ -239,7 +241,9 @@ async def test_chunks_above_the_most_are_counted_and_the_likeliest_are_read(tmp_
 
 
 async def test_a_long_source_is_read_chunk_by_chunk_under_one_number(tmp_path: Path) -> None:
-    text = "Ada's goat eats thistles. " + "word " * 3000 + "Ada's goat lives behind the mill. " + "word " * 500
+    text = (
+        "Ada's goat eats thistles. " + "word " * 3000 + "Ada's goat lives behind the mill. " + "word " * 500
+    )
     corpus = write_corpus(tmp_path / "c", {"long.txt": text, "short.txt": "A goat."})
     model = team()
     _, found = await research(tmp_path / "run", model, corpus)
@@ -264,7 +268,9 @@ async def test_adaptive_rounds_search_for_what_is_missing_and_stop_when_nothing_
     run, found = await research(tmp_path / "run", model, corpus, rounds=5)
     assert found.rounds == 2
     assert len(asked(model, "plan")) == 3, "the third says that it is enough"
-    assert [source_of(r) for r in asked(model, "compress")] == ["goat.md", "house.txt"], "nothing is read twice"
+    assert [source_of(r) for r in asked(model, "compress")] == ["goat.md", "house.txt"], (
+        "nothing is read twice"
+    )
     assert run.episodes[0].answer == "Ada's goat eats thistles. [1] Ada's goat lives behind the mill. [2]"
     plans = asked(model, "plan")
     assert prompt_of(plans[1]).startswith(prompt_of(plans[0])), "prompts only grow"

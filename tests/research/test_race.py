@@ -63,7 +63,7 @@ def test_the_score_is_the_weighted_sum_by_hand() -> None:
     "reply",
     [
         "I like insight most.",
-        criteria({d: 1.0 for d in DIMENSIONS[:3]}),
+        criteria(dict.fromkeys(DIMENSIONS[:3], 1.0)),
         criteria(dict.fromkeys(DIMENSIONS, 0.0)),
         criteria(dict.fromkeys(DIMENSIONS, -1.0)),
         criteria(inner=()),
@@ -128,7 +128,9 @@ async def test_a_judge_who_prefers_what_stands_first_gives_parity(tmp_path: Path
     assert (verdict["target_first"], verdict["reference_first"]) == (0.9, pytest.approx(0.1))
     assert run.usage.calls == 2 * 3
     seen = [prompt_of(r) for r in model.requests if "You compare two reports" in prompt_of(r)]
-    assert sum(f"Report A:\n{REPORT}" in p for p in seen) == sum(f"Report B:\n{REPORT}" in p for p in seen) == 2
+    assert (
+        sum(f"Report A:\n{REPORT}" in p for p in seen) == sum(f"Report B:\n{REPORT}" in p for p in seen) == 2
+    )
     assert not any("0.25" in p for p in seen), "weights are no judge's business"
 
 
@@ -199,5 +201,7 @@ async def test_the_shipped_graph_reads_the_shipped_task(tmp_path: Path) -> None:
 
     work = load_task("research")
     only = type(work)(work.name, [i for i in work.items if i.id == "seals"], work.score)
-    run = await evaluate(load_graph("deep_research"), only, Scripted(say), out=tmp_path / "r", executor="plain")
+    run = await evaluate(
+        load_graph("deep_research"), only, Scripted(say), out=tmp_path / "r", executor="plain"
+    )
     assert run.episodes[0].score == 0.2

@@ -38,7 +38,10 @@ def test_a_plan_keeps_each_query_once_and_no_more_than_asked() -> None:
     assert plan.readable and not plan.enough
 
 
-@pytest.mark.parametrize("reply", ["", "Search for goats.", '{"queries": "goats"}', '{"queries": []}', "[1]", '{"queries": ["..."]}'])
+@pytest.mark.parametrize(
+    "reply",
+    ["", "Search for goats.", '{"queries": "goats"}', '{"queries": []}', "[1]", '{"queries": ["..."]}'],
+)
 def test_what_is_no_plan_is_not_readable(reply: str) -> None:
     assert not read_plan(reply, 3).readable
 

@@ -79,7 +79,13 @@ def test_results_are_found_under_the_names_that_services_use() -> None:
     for data in ({"web": {"results": [entry]}}, {"organic": [entry]}, [entry], {"data": [entry]}):
         assert read_results(data, 5) == [Source("http://x", "N", "S")]
     assert read_results({"results": []}, 5) == []
-    several = [{"url": "u", "text": "1"}, {"url": "u", "text": "2"}, {"url": "v"}, "x", {"url": "w", "text": "3"}]
+    several = [
+        {"url": "u", "text": "1"},
+        {"url": "u", "text": "2"},
+        {"url": "v"},
+        "x",
+        {"url": "w", "text": "3"},
+    ]
     assert [s.text for s in read_results(several, 5)] == ["1", "3"]
     assert len(read_results(several, 1)) == 1
 
