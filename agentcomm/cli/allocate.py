@@ -157,7 +157,7 @@ def show(found: Allocated, console: Console | None = None) -> None:
     )
     made = table("edge", right=("budget", "tokens", "loss", "spread evenly", "tokens", "loss"))
     for edge, chosen, even in zip(a.edges, a.chosen.options, a.even.options, strict=True):
-        cells = []
+        cells: list[str] = []
         for option in (chosen, even):
             budget = "verbatim" if option.budget is None else str(option.budget)
             cells += [budget, number(option.tokens, 1), f"{100 * option.loss:+.1f}"]

@@ -21,6 +21,7 @@ import numpy as np
 
 from agentcomm.errors import UserError
 from agentcomm.information.rate_distortion import RateDistortion
+from agentcomm.information.score_matrix import Array
 
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 60, 24, 34, 46
@@ -194,7 +195,8 @@ class _Scale:
     @classmethod
     def of(cls, points: Sequence[Point], levels: Sequence[Level], from_zero: bool, top: float) -> _Scale:
         xs = [v for p in points for v in (p.x, p.x_low, p.x_high) if v is not None]
-        ys = [v for p in [*points, *levels] for v in (p.y, p.low, p.high) if v is not None]
+        upright = [(p.y, p.low, p.high) for p in points] + [(e.y, e.low, e.high) for e in levels]
+        ys = [v for values in upright for v in values if v is not None]
         x_low, x_high = min(xs), max(xs)
         space = (x_high - x_low) or abs(x_high) or 1.0
         x_low = min(0.0, x_low) if from_zero else x_low - 0.08 * space
@@ -310,9 +312,7 @@ def _curve(i: int, series: Series, scale: _Scale) -> str:
     return ""
 
 
-def _path(
-    xs: Sequence[float] | np.ndarray, ys: Sequence[float] | np.ndarray, scale: _Scale, first: str
-) -> str:
+def _path(xs: Sequence[float] | Array, ys: Sequence[float] | Array, scale: _Scale, first: str) -> str:
     places = [f"{scale.x(float(x)):.1f},{scale.y(float(y)):.1f}" for x, y in zip(xs, ys, strict=True)]
     return first + " L".join(places)
 

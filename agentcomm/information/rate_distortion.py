@@ -222,9 +222,12 @@ def fit_rate_distortion(
     median = float(np.median(mean_r))
     at = [bool(_boundaries(*row, median)) for row in draws.tolist()]
     residuals = point[0] * np.exp(-point[1] * mean_r) + point[2] - mean_d
+    spread = [_percentiles(values, level) for values in draws.T]
     return RateDistortion(
         *point,
-        *(_percentiles(values, level) for values in draws.T),
+        c_interval=spread[0],
+        b_interval=spread[1],
+        d0_interval=spread[2],
         level=level,
         rate=rate,
         rates=tuple(mean_r[order].tolist()),

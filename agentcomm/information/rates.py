@@ -20,6 +20,7 @@ out and counted. Intervals resample documents (items that are about the same tex
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -206,7 +207,8 @@ class Rates:
         ends = [p for p in self.ends if p.score.mean is not None]
         if not curves:
             return {}
-        lost, scores = [], []
+        lost: list[Level] = []
+        scores: list[Series] = []
         for p in ends:
             s = p.score
             lost.append(Level(p.name, 1 - (s.mean or 0), 1 - (s.high or 0), 1 - (s.low or 0)))
@@ -306,7 +308,8 @@ async def measure_rates(
             async def one(name: str, kind: Kind, budget: int | None, graph: AgentGraph) -> RatePoint | None:
                 if runs.stopped is not None:
                     return None
-                label, title = kind, name
+                label: str = kind
+                title = name
                 if budget is not None:
                     spec = content_id([e.to_dict() for e in graph.edges])[:8]
                     label, title = f"{slug(name)}-{budget}-{spec}", f"{name}, {budget} tokens"
@@ -444,8 +447,9 @@ class _Measurer:
             return end
         for point in (p for curve in curves for p in curve.points):
             if point.original is not None:
-                values = dict(vars(end), got=point.original, original=point.original)
-                return RatePoint(**{**values, "counted_by": point.counted_by})
+                return dataclasses.replace(
+                    end, got=point.original, original=point.original, counted_by=point.counted_by
+                )
         return end
 
     def _lengths(self, run: Run, ok: set[Key]) -> tuple[dict[Key, float], dict[Key, float], str]:
