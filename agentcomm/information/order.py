@@ -187,7 +187,7 @@ class _Measured:
         too_short = failed = 0
         for talk, others in zip(talks, orders, strict=True):
             said = _as_said(talk, range(len(talk)))
-            ways = [way for order in others if (way := _as_said(talk, order)) != said]
+            ways = [way for order in others if _texts(way := _as_said(talk, order)) != _texts(said)]
             costs = _costs([said, *ways], scorer) if ways else []
             too_short += not ways
             if not costs or not all(map(math.isfinite, costs)):
@@ -231,6 +231,10 @@ def _orders(talk: Talk, permutations: int, seed: int) -> list[tuple[int, ...]]:
 
 def _as_said(talk: Talk, order: Sequence[int]) -> tuple[tuple[str, str], ...]:
     return tuple((talk[i][0], talk[i][1].strip()) for i in order if talk[i][1].strip())
+
+
+def _texts(said: Sequence[tuple[str, str]]) -> list[str]:
+    return [text for _, text in said]
 
 
 def _costs(ways: Sequence[tuple[tuple[str, str], ...]], scorer: Scorer) -> list[float]:

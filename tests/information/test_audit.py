@@ -30,7 +30,7 @@ def test_readers_that_ignore_copy_or_react_to_presence_get_the_three_right_readi
         "equivalent_to_mismatched",
     ]
     assert ignores.generic.equivalent and not presence.generic.equivalent
-    assert presence.generic.low is not None and presence.generic.low > 0.3
+    assert presence.generic.low is not None and presence.generic.low > 0.25
 
 
 def test_the_sentence_is_the_issues() -> None:
@@ -44,7 +44,7 @@ def test_the_sentence_is_the_issues() -> None:
     content, generic = found.content, found.generic
     assert content.mean == pytest.approx(0.12) and generic.mean == pytest.approx(0.01)
     assert found.sentence == (
-        "the messages' content raises the score by 12 points [6, 18]; their mere presence by 1.0 [-2.4, 4]"
+        "the messages' content raises the score by 12 points [6, 18]; their mere presence by 1 [-2.4, 4]"
     )
     assert found.verdict == "carries_information"
 
@@ -106,19 +106,17 @@ def test_samples_are_averaged_and_are_no_binary_outcomes() -> None:
 
 
 def test_holm_counts_all_channels_that_were_audited_together() -> None:
-    rng = np.random.default_rng(6)
-    weak = np.clip(scores(0.5) * 0.2 + 0.05 + rng.normal(0, 0.3, N).clip(-0.05, 0.7), 0, 1)
-    b = np.clip(weak - 0.03 + rng.normal(0, 0.22, N), 0, 1)
-    arms = Arms(weak, b, b, None, range(N))
-    alone = audit(arms).content
-    assert alone.p_value is not None and alone.p_value < 0.05
+    weak = np.repeat([0.6, 0.4], [172, 128])
+    arms = Arms(weak, np.full(N, 0.5), np.full(N, 0.5), None, range(N))
+    alone = audit(arms)
+    assert alone.content.p_value is not None and 0.001 < alone.content.p_value < 0.02
+    assert alone.verdict == "carries_information"
     flat = scores(0.5)
     together = audit_all(
         {"weak": arms} | {f"c{i}": Arms(flat, flat, flat, None, range(N)) for i in range(60)}
     )
-    assert together[0].content.p_holm == pytest.approx(min(1, 61 * alone.p_value))
-    if together[0].content.p_holm > 0.05:  # type: ignore[operator]
-        assert together[0].verdict != "carries_information"
+    assert together[0].content.p_holm == pytest.approx(61 * alone.content.p_value)
+    assert together[0].verdict != "carries_information", "one of 61 channels would look like that by chance"
 
 
 def test_failures_are_left_out_in_pairs_and_an_arm_without_scores_is_unknown() -> None:
