@@ -24,6 +24,7 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,12 +34,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from safetensors import SafetensorError
 
 from agentcomm.backends.adapters import ModelRef, check_adapters
 from agentcomm.backends.base import BackendOptions, ChatRequest
 from agentcomm.backends.chat_template import has_system_role, prompt_ids, require_template
 from agentcomm.errors import BackendError, ConfigError, MissingExtraError
-from agentcomm.message import Reply, Usage
+from agentcomm.message import ChatMessage, Reply, Usage
 
 DTYPES = ("float32", "bfloat16", "float16")
 GATHER_S = 0.05
@@ -239,13 +241,17 @@ def load_model(ref: ModelRef, *, merge: bool = False) -> Any:
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 ref.base, local_files_only=True, dtype=torch.float32, use_safetensors=True
             )
-    except (OSError, ValueError, LookupError, RuntimeError, TypeError) as error:
+    except (OSError, ValueError, LookupError, RuntimeError, TypeError, SafetensorError) as error:
         raise ConfigError(f"no model can be read from {ref.base}: {first_line(error)}") from error
     if ref.adapters:
         require("peft")
         peft = import_module("peft")
         for place, adapter in enumerate(ref.adapters):
-            model = peft.PeftModel.from_pretrained(model, adapter)
+            try:
+                with quiet(transformers):
+                    model = peft.PeftModel.from_pretrained(model, adapter)
+            except (OSError, ValueError, LookupError, RuntimeError, TypeError, SafetensorError) as error:
+                raise ConfigError(f"no adapter can be read from {adapter}: {first_line(error)}") from error
             if merge or place < len(ref.adapters) - 1:
                 model = model.merge_and_unload()
     return model
@@ -270,13 +276,15 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def quiet(transformers: Any) -> Iterator[None]:
-    """Loading without progress bars and advice; what it was before is put back."""
+    """Loading without progress bars, advice and what libraries have to say to each other; then as it was."""
     words = transformers.utils.logging
     bars, level = words.is_progress_bar_enabled(), words.get_verbosity()
     words.disable_progress_bar()
     words.set_verbosity(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         words.set_verbosity(level)
         if bars:
@@ -315,8 +323,7 @@ class _Model:
         self._name = f"hf/{settings.ref}"
         self.tokenizer = load_tokenizer(settings.ref.base)
         self.device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        # Merged in float32, then rounded: an adapter's changes are smaller than a step in half precision.
-        model = load_model(settings.ref, merge=True).to(getattr(torch, settings.dtype))
+        model = self._load(settings.ref).to(getattr(torch, settings.dtype))
         try:
             self.model = model.to(self.device).eval()
         except (RuntimeError, AssertionError) as error:
@@ -330,6 +337,25 @@ class _Model:
         self._context = min(limits, default=None)
         self._waiting: list[_Job] = []
         self._lock, self._working = threading.Lock(), threading.Lock()
+
+    def _load(self, ref: ModelRef) -> Any:
+        """The model with its last adapter merged too, after a look whether that changes anything.
+
+        Merged in float32, then rounded: an adapter's changes are smaller than a step in half precision.
+        """
+        model = load_model(ref)
+        if not ref.adapters:
+            return model
+        ids = self._torch.tensor([prompt_ids(self.tokenizer, [ChatMessage("user", "Hello")])])
+        with self._torch.inference_mode():
+            taught = model(ids).logits
+            with model.disable_adapter():
+                plain = model(ids).logits
+        if self._torch.equal(taught, plain):
+            raise ConfigError(
+                f"the adapter {ref.adapters[-1]} changes nothing; it is empty or was not loaded, train it again"
+            )
+        return model.merge_and_unload()
 
     def answer(self, job: _Job, batch: int) -> None:
         """Come back when the job is settled: answered by this thread or in another one's batch."""

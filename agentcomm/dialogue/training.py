@@ -223,12 +223,10 @@ class TrlTrainer:
         self._claim(job)
         last = self._last_checkpoint()
         try:
-            result = trainer.train(resume_from_checkpoint=None if last is None else str(last))
-            if not math.isfinite(result.training_loss):
-                raise ConfigError(
-                    f"training diverged: the loss is {result.training_loss} after {trainer.state.global_step} "
-                    "steps; lower the learning rate"
-                )
+            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+            # Of all steps: the library's own mean leaves out those before an interruption.
+            losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+            _require_finite(trainer, losses)
             validation = _validated(trainer)
             self._save(trainer, base, config)
         except (OSError, SafetensorError, RuntimeError, RunError) as error:
@@ -242,7 +240,7 @@ class TrlTrainer:
             ) from error
         report = {
             "steps": trainer.state.global_step,
-            "loss": result.training_loss,
+            "loss": math.fsum(losses) / len(losses) if losses else None,
             **validation,
             **trainer.agentcomm,
             "tokens_seen": int(trainer.agentcomm["tokens"] * trainer.state.epoch),
@@ -272,9 +270,8 @@ class TrlTrainer:
         tokenizer = load_tokenizer(base.base)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        model = load_model(
-            base, merge=True
-        )  # or the reference would be the base, not the last iteration's model
+        # Merged, or the reference would be the base, not the last iteration's model.
+        model = load_model(base, merge=True)
         encoded, refused = _encoded(tokenizer, rows, stop_ids(tokenizer, model))
         sizes = {
             (row.prompt, text): (len(e.prompt), len(e.prompt) + len(ids))
@@ -301,6 +298,7 @@ class TrlTrainer:
             "gradient_checkpointing": not cpu,
             "disable_tqdm": True,
             "logging_steps": 1,
+            "logging_nan_inf_filter": False,  # it would hide that a training diverged
             "dataloader_pin_memory": not cpu,
         }
         common = {
@@ -364,6 +362,16 @@ class TrlTrainer:
         write_text(beside / CARD, json.dumps(card, indent=1) + "\n")
         shutil.rmtree(self.out / "adapter", ignore_errors=True)
         beside.replace(self.out / "adapter")
+
+
+def _require_finite(trainer: Any, losses: Sequence[float]) -> None:
+    """A training whose losses or weights are no numbers is none."""
+    trained = (p for p in trainer.model.parameters() if p.requires_grad)
+    if not all(map(math.isfinite, losses)) or not all(bool(p.isfinite().all()) for p in trained):
+        raise ConfigError(
+            f"training diverged within {trainer.state.global_step} steps, and nothing was saved; "
+            f"lower the learning rate ({trainer.args.learning_rate:g})"
+        )
 
 
 def _validated(trainer: Any) -> dict[str, float]:
