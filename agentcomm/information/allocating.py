@@ -145,7 +145,8 @@ async def allocate_budget(
     opts = RunOptions.of(options, **overrides)
     first = halves([documents[item.id] for item in task.items], opts.seed)
     parts = [
-        tuple(i for i, own in zip(task.items, first, strict=True) if own is side) for side in (True, False)
+        tuple(i for i, own in zip(task.items, first.tolist(), strict=True) if own is side)
+        for side in (True, False)
     ]
     if not all(parts):
         raise TaskError(

@@ -220,7 +220,7 @@ def fit_rate_distortion(
     draws = np.stack([drawn_c, drawn_b, drawn_d0], axis=1)
     order = np.argsort(mean_r, kind="stable")
     median = float(np.median(mean_r))
-    at = [bool(_boundaries(*row, median)) for row in draws.tolist()]
+    at = [bool(_boundaries(row[0], row[1], row[2], median)) for row in draws.tolist()]
     residuals = point[0] * np.exp(-point[1] * mean_r) + point[2] - mean_d
     spread = [_percentiles(values, level) for values in draws.T]
     return RateDistortion(
