@@ -36,7 +36,7 @@ from safetensors import SafetensorError
 
 from agentcomm.backends.adapters import CARD, ModelRef, adapter_card, fingerprint, merged_card
 from agentcomm.backends.chat_template import has_system_role, prompt_ids
-from agentcomm.backends.hf import context_of, first_line, load_model, load_tokenizer, stop_ids
+from agentcomm.backends.hf import context_of, first_line, load_model, load_tokenizer, require_folder, stop_ids
 from agentcomm.dialogue.export import MOST_OVER_LONG, TrainConfig, fitting, lengths, suited
 from agentcomm.dialogue.rows import AnyRow, PreferenceRow, Row, split, write_text
 from agentcomm.errors import ConfigError, MissingExtraError, RunError
@@ -56,6 +56,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 _DONE = "COMPLETE"
+_STATE = "trainer_state.json"
 _UNLABELLED = -100
 
 
@@ -214,6 +215,7 @@ class TrlTrainer:
         RunError
             If the disk fills: the last whole checkpoint stays.
         """
+        require_folder(Path(base.base))
         job = self._job(rows, base, config)
         done = ModelRef(base.base, (*base.adapters, str(self.out / "adapter")))
         if (self.out / "report.json").exists() and self._same(job):
@@ -223,7 +225,11 @@ class TrlTrainer:
         self._claim(job)
         last = self._last_checkpoint()
         try:
-            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+            if last is not None and _at_its_end(last):  # resumed, it would take a step too many
+                trainer._load_from_checkpoint(str(last))
+                trainer.state = transformers.TrainerState.load_from_json(str(last / _STATE))
+            else:
+                trainer.train(resume_from_checkpoint=None if last is None else str(last))
             # Of all steps: the library's own mean leaves out those before an interruption.
             losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
             _require_finite(trainer, losses)
@@ -362,6 +368,12 @@ class TrlTrainer:
         write_text(beside / CARD, json.dumps(card, indent=1) + "\n")
         shutil.rmtree(self.out / "adapter", ignore_errors=True)
         beside.replace(self.out / "adapter")
+
+
+def _at_its_end(checkpoint: Path) -> bool:
+    """Whether all steps were done: what was missing is only that the adapter was saved."""
+    state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+    return int(state["global_step"]) >= int(state["max_steps"])
 
 
 def _require_finite(trainer: Any, losses: Sequence[float]) -> None:
