@@ -35,12 +35,15 @@ from benchmarks import commit, fingerprint
 from scipy.stats import rankdata
 
 import agentcomm as ac
+from agentcomm.errors import UserError
 from agentcomm.evaluation.compare import compare
 from agentcomm.evaluation.run import Progress, Run, evaluate
 from agentcomm.evaluation.rundir import RunDir
 from agentcomm.evaluation.stats import mean_interval
 from agentcomm.information.compressing import QUESTION
 from agentcomm.information.measuring import Compressor, Messages, Sources, compress, measure, sources_of
+from agentcomm.information.pictures import Level, Point, Series, mi_against_score, rate_distortion
+from agentcomm.information.rate_distortion import RateDistortion, fit_rate_distortion
 from agentcomm.information.score_matrix import ScoreMatrix
 from agentcomm.information.scorers import open_scorer
 from agentcomm.ledger.usage import UsageReport
@@ -219,10 +222,20 @@ async def answer_all(a: argparse.Namespace) -> None:
         facts = {
             "summary": run.summary(),
             "scores": {e.item: e.score for e in run.episodes if e.status == "ok"},
+            "input_tokens": read_tokens(run),
             "model": label(a.model),
             "weights_sha256": fingerprint(a.model),
         }
         (a.runs / a.task / f"answers-{title}.json").write_text(json.dumps(facts, default=str, indent=1))
+
+
+def read_tokens(run: Run) -> dict[str, int]:
+    """Input tokens of the predictor by item."""
+    out = {e.item: 0 for e in run.episodes}
+    for row in run.usage.rows:
+        if row.item in out:
+            out[row.item] += row.input_tokens or 0
+    return out
 
 
 # -- score ------------------------------------------------------------------------------------
@@ -368,6 +381,7 @@ def gather(a: argparse.Namespace) -> dict[str, Any]:
         "scored_contexts": SCORED,
         "seed": 0,
         "temperature": 0.0,
+        "scorers": [],
         "tasks": {},
         "edges": {},
     }
@@ -376,6 +390,8 @@ def gather(a: argparse.Namespace) -> dict[str, Any]:
             continue
         material, items = sources(name, a.data)
         found["tasks"][name] = gather_task(a.runs, name, material, items)
+    words = {w for t in found["tasks"].values() for p in t["points"] for w in p["information"]}
+    found["scorers"] = sorted(words, key=lambda w: (w.startswith("offline"), w))
     for file in sorted((a.runs / "edges").glob("*.json")):
         found["edges"][file.stem] = json.loads(file.read_text())
     return found
@@ -442,6 +458,7 @@ def gather_task(runs: Path, name: str, material: Sources, items: tuple[Item, ...
         # The rival without any model: longer is better.
         rank["length"] = correlation(np.repeat(length[:, None], table.shape[1], axis=1), table)
     return {
+        "fits": fits(runs, name, material, points),
         "reference_set": material.reference_set,
         "item_hashes": [i.content_hash[:16] for i in items],
         "mean_context_bytes": float(np.mean([len(c.encode()) for c in material.contexts])),
@@ -451,6 +468,43 @@ def gather_task(runs: Path, name: str, material: Sources, items: tuple[Item, ...
         "points": points,
         "rank_correlation_with_score": rank,
     }
+
+
+def fits(runs: Path, name: str, material: Sources, points: list[dict[str, Any]]) -> dict[str, Any]:
+    """Loss over the tokens that the predictor reads of the context, for each compressor: nothing, its
+    budgets, and the whole text."""
+
+    def of(title: str) -> tuple[np.ndarray, np.ndarray] | None:
+        file = runs / name / f"answers-{title}.json"
+        if not file.exists():
+            return None
+        facts = json.loads(file.read_text())
+        return tuple(  # type: ignore[return-value]
+            np.array([facts[k].get(i, np.nan) for i in material.ids], float)
+            for k in ("scores", "input_tokens")
+        )
+
+    ends = of("nothing"), of("full")
+    if ends[0] is None or ends[1] is None:
+        return {}
+    base = ends[0][1]
+    found: dict[str, Any] = {}
+    for compressor in sorted({p["compressor"] for p in points}):
+        budgets = sorted(p["budget"] for p in points if p["compressor"] == compressor)
+        rows = [ends[0], *(of(f"{compressor}-{b}") for b in budgets), ends[1]]
+        loss = np.array([1 - r[0] for r in rows if r is not None])
+        rates = np.array([np.maximum(r[1] - base, 0.0) for r in rows if r is not None])
+        try:
+            fit = fit_rate_distortion(loss, rates, rate="token that is read")
+        except UserError as error:
+            found[compressor] = {"refused": str(error)}
+            continue
+        found[compressor] = {
+            "rates": [float(v) for v in np.nanmean(rates, axis=1)],
+            "loss": [interval(row) for row in loss],
+            "fit": asdict(fit) | {"draws": fit.draws[::20].round(5).tolist()},
+        }
+    return found
 
 
 def table(result: dict[str, Any]) -> str:
@@ -518,9 +572,42 @@ def main() -> None:
         draw(json.loads(out.read_text()))
 
 
+NAMES = {"qwen0.5b-int8": "Qwen 0.5B", "qwen1.5b-int8": "Qwen 1.5B", "smollm2": "SmolLM2 135M"}
+
+
 def draw(result: dict[str, Any]) -> None:
-    """docs/compression-TASK.svg: score against length, and against information."""
-    raise SystemExit("not yet")
+    """docs/rate-TASK.svg: loss over tokens; docs/information-TASK.svg: score over information."""
+    docs = HERE.parent / "docs"
+    for name, task in result["tasks"].items():
+        curves = []
+        for compressor, found in task["fits"].items():
+            if "refused" in found:
+                continue
+            fit = RateDistortion(**found["fit"] | {"draws": np.array(found["fit"]["draws"])})
+            places = list(zip(found["rates"], found["loss"], strict=True))[1:-1]
+            points = [Point(r, d["mean"], d["low"], d["high"]) for r, d in places]
+            curves.append(Series(NAMES.get(compressor, compressor), points, fit=fit))
+        levels = []
+        for word, title in (("full", "whole text"), ("nothing", "nothing")):
+            s = task[word]["score"]
+            levels.append(Level(title, 1 - s["mean"], 1 - s["high"], 1 - s["low"]))
+        svg = rate_distortion(f"{name}: Qwen 1.5B answers from what a compressor leaves", curves, levels)
+        (docs / f"rate-{name}.svg").write_text(svg)
+        word = next(iter(result["scorers"]), None)
+        if word is None:
+            continue
+        by: dict[str, list[Point]] = {}
+        for p in task["points"]:
+            if word in p["information"] and p["information"][word]["estimate"]["mc_bits"] is not None:
+                e, s = p["information"][word]["estimate"], p["score"]
+                low, high = e["ci_bits"] or (None, None)
+                point = Point(e["mc_bits"], s["mean"], s["low"], s["high"], str(p["budget"]), low, high)
+                by.setdefault(NAMES.get(p["compressor"], p["compressor"]), []).append(point)
+        svg = mi_against_score(
+            f"{name}: score over information (scorer {word}; cap 5 bits)",
+            [Series(n, ps, joined=True) for n, ps in by.items()],
+        )
+        (docs / f"information-{name}.svg").write_text(svg)
 
 
 if __name__ == "__main__":
