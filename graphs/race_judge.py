@@ -3,19 +3,36 @@
     agentcomm eval race_judge race -T run=runs/mine --model openai/NAME --samples 5
 
 The score is S_target / (S_target + S_reference): 0.5 is parity. ``--samples`` judges several times (with a
-temperature), and the interval is over tasks. A judge that can't be read is a failed item, tried again by
-the same command, and no wrong answer.
+temperature), and the interval is over tasks. A judge that can't be read is a failed item and no wrong answer.
+What it said was paid for and stays in the run, so the same command reads the same again: judge anew with
+another ``--seed`` and ``--out``, or by generic criteria (``-G own_criteria=false``), which smaller models manage.
 """
 
 import agentcomm as ac
 from agentcomm.research import race
 
 
-def graph(own_criteria: bool = True, criteria: int = 3, max_tokens: int | None = None) -> ac.AgentGraph:
-    """3 calls: criteria, and a judge for each order; 2 with ``own_criteria=false`` (four generic ones)."""
-    maker = ac.Agent(race.CRITERIA, role=race.criteria_role(criteria), max_tokens=max_tokens)
+def graph(
+    own_criteria: bool = True, criteria: int = 3, max_tokens: int | None = None, structured: bool = True
+) -> ac.AgentGraph:
+    """3 calls: criteria, and a judge for each order; 2 with ``own_criteria=false`` (four generic ones).
+
+    ``structured=false`` asks for JSON in words only, for a server that takes no JSON schema.
+    """
+    maker = ac.Agent(
+        race.CRITERIA,
+        role=race.criteria_role(criteria),
+        max_tokens=max_tokens,
+        schema=race.criteria_schema() if structured else None,
+    )
     judges = [
-        ac.Agent(name, role=race.judge_role(), view=name, max_tokens=max_tokens)
+        ac.Agent(
+            name,
+            role=race.judge_role(),
+            view=name,
+            max_tokens=max_tokens,
+            schema=race.judge_schema() if structured else None,
+        )
         for name in (race.FIRST, race.SECOND)
     ]
     agents = [

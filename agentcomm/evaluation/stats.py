@@ -23,7 +23,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as scipy_stats  # type: ignore[import-untyped]
+from scipy import special  # type: ignore[import-untyped]
 
 from agentcomm.errors import UserError
 
@@ -205,7 +205,7 @@ def mean_interval(
     padded = np.append(items, (0.0, 1.0))
     centre = padded.mean()
     effective = centre * (1 - centre) / (padded.var(ddof=1) / n)
-    quantile = float(scipy_stats.t.ppf((1 + level) / 2, df=n + 1))
+    quantile = float(special.stdtrit(n + 1, (1 + level) / 2))
     mean = float(items.mean())
     low, high = _wilson_bounds(mean, float(effective), quantile)
     return Interval(mean, low, high, level)
@@ -305,7 +305,7 @@ def mcnemar(a: Numbers, b: Numbers) -> McNemar:
     only_first = int((first > second).sum())
     only_second = int((second > first).sum())
     discordant = only_first + only_second
-    tail = float(scipy_stats.binom.cdf(min(only_first, only_second), discordant, 0.5)) if discordant else 1.0
+    tail = float(special.bdtr(min(only_first, only_second), discordant, 0.5)) if discordant else 1.0
     return McNemar(only_first, only_second, min(1.0, 2 * tail))
 
 
@@ -615,7 +615,7 @@ def _front(scores: Array, tokens: Array) -> NDArray[np.bool_]:
 
 
 def _z(probability: float) -> float:
-    return float(scipy_stats.norm.ppf(probability))
+    return float(special.ndtri(probability))
 
 
 def _check_level(level: float) -> None:

@@ -16,8 +16,8 @@ def chunks(text: str, size: int = SIZE, overlap: int = OVERLAP, smallest: int = 
     """Where the chunks of ``text`` start and end, in code points, in order.
 
     They cover the text; neighbours share at least ``overlap`` code points, and none has more than
-    ``size``, but where one character is longer than that. A text of fewer than ``smallest`` (white
-    space at its ends not counted) has no chunk.
+    ``size``, but where one character is longer than that. One of fewer than ``smallest`` (white space
+    at its ends not counted) is dropped, so a text that short has none.
 
     Raises
     ------
@@ -46,7 +46,8 @@ def chunks(text: str, size: int = SIZE, overlap: int = OVERLAP, smallest: int = 
             start, end = done, done + 1
             while not whole_at(text, end):
                 end += 1
-        found.append((start, end))
+        if len(text[start:end].strip()) >= smallest:
+            found.append((start, end))
         if end == len(text):
             return found
         again = max(0, end - overlap)

@@ -73,6 +73,19 @@ def judge_role() -> str:
     )
 
 
+def criteria_schema() -> dict[str, Any]:
+    """The JSON schema of criteria."""
+    criterion = _object(criterion={"type": "string"}, weight={"type": "number"})
+    dimension = _object(weight={"type": "number"}, criteria={"type": "array", "items": criterion})
+    return {"title": "criteria", **_object(**dict.fromkeys(DIMENSIONS, dimension))}
+
+
+def judge_schema() -> dict[str, Any]:
+    """The JSON schema of a judgement."""
+    entry = _object(criterion={"type": "integer"}, A={"type": "number"}, B={"type": "number"})
+    return {"title": "judgement", **_object(scores={"type": "array", "items": entry})}
+
+
 def read_criteria(text: str) -> tuple[Criterion, ...]:
     """The criteria in a judge's reply, their weights made to sum to 1.
 
@@ -166,9 +179,10 @@ class Verdict:
         orders: dict[str, float] = {}
         targets: list[float] = []
         references: list[float] = []
-        for judge, side in ((FIRST, "A"), (SECOND, "B")):
+        sides: tuple[tuple[str, Side], ...] = ((FIRST, "A"), (SECOND, "B"))
+        for judge, side in sides:
             scores = read_scores(_said(said, judge).text, len(criteria))
-            target = weighted(criteria, scores["A" if side == "A" else "B"])
+            target = weighted(criteria, scores[side])
             reference = weighted(criteria, scores["B" if side == "A" else "A"])
             orders[judge] = overall(target, reference)
             targets.append(target)
@@ -195,6 +209,10 @@ class Numbered:
         if not turn.inbox:
             raise ChannelError("there are no criteria: the judge that makes them failed")
         return shown(read_criteria(turn.inbox[-1].text))
+
+
+def _object(**fields: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
 def _said(said: Mapping[str, Delivery], sender: str) -> Delivery:

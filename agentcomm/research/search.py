@@ -14,6 +14,7 @@ import json
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -63,6 +64,7 @@ class Index:
         self.sources = tuple(sources)
         self._lock = threading.Lock()
         self._db = sqlite3.connect(":memory:", check_same_thread=False)
+        self._finalizer = weakref.finalize(self, self._db.close)
         try:
             self._db.execute("CREATE VIRTUAL TABLE texts USING fts5(words, tokenize='porter unicode61')")
         except sqlite3.OperationalError as error:
@@ -84,7 +86,7 @@ class Index:
         return [self.sources[row[0]] for row in rows]
 
     def close(self) -> None:
-        self._db.close()
+        self._finalizer()
 
 
 class LeftOut(NamedTuple):

@@ -62,6 +62,11 @@ def test_a_text_under_a_hundred_characters_has_no_chunk() -> None:
     assert chunks("") == []
 
 
+def test_a_chunk_with_nothing_to_read_is_dropped() -> None:
+    assert chunks("x" * 150 + "\n" * 300 + "y" * 150, 150, 0, 100) == [(0, 150), (450, 600)]
+    assert chunks("x" * 200 + "y" * 99, 200, 0) == [(0, 200)]
+
+
 def test_one_character_longer_than_a_chunk_stays_whole() -> None:
     long = "a" + "\u0301" * 50
     assert chunks(long + "b", 10, 3, 0) == [(0, 51), (51, 52)]

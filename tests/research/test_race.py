@@ -161,6 +161,32 @@ async def test_an_unreadable_judge_is_a_failed_item_and_no_wrong_answer(tmp_path
     assert "can't be read" in str(run.episodes[0].failure) or "no verdict" in str(run.episodes[0].failure)
 
 
+async def test_the_same_command_reads_an_unreadable_judge_again_and_pays_nothing_another_seed_judges_anew(
+    tmp_path: Path,
+) -> None:
+    await written(tmp_path / "run", limit=1)
+    work = load_task("race", {"run": str(tmp_path / "run")})
+    bad = judges([99] * 4, [5] * 4)
+    first = await evaluate(load_graph("race_judge"), work, bad, out=tmp_path / "j", executor="plain")
+    assert first.failed == 1 and len(bad.requests) == 3
+    good = judges([5] * 4, [5] * 4)
+    again = await evaluate(load_graph("race_judge"), work, good, out=tmp_path / "j", executor="plain")
+    assert again.failed == 1 and good.requests == []
+    anew = await evaluate(load_graph("race_judge"), work, good, out=tmp_path / "k", seed=1, executor="plain")
+    assert anew.failed == 0 and len(good.requests) == 3
+
+
+async def test_judges_are_asked_for_json_by_a_schema_unless_told_otherwise(tmp_path: Path) -> None:
+    await written(tmp_path / "run", limit=1)
+    model = judges([5] * 4, [5] * 4)
+    await judged(tmp_path / "run", model)
+    asked = [r.schema for r in model.requests]
+    assert [s["required"] for s in asked if s is not None] == [list(DIMENSIONS), ["scores"], ["scores"]]
+    plain = judges([5] * 4, [5] * 4)
+    await judged(tmp_path / "run", plain, {"structured": False})
+    assert [r.schema for r in plain.requests] == [None] * 3
+
+
 async def test_generic_criteria_need_no_maker(tmp_path: Path) -> None:
     await written(tmp_path / "run", limit=1)
     run = await judged(tmp_path / "run", judges([6] * 4, [6] * 4), {"own_criteria": False})
