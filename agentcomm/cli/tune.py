@@ -369,6 +369,7 @@ def _show(found: Found, kind: str, paid: int, folder: Path, saved: bool) -> None
         )
     else:
         console.print(_table(result))
+        say(f"Not beaten in both score and tokens (round 1): {', '.join(result.front)}.")
         r = result.reward
         say(
             f"{result.verdict}. On {r.items} validate items, {result.winner} minus natural: reward "

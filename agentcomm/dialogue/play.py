@@ -234,7 +234,7 @@ class Muse:
     max_tokens: int = 512
     paid: list[CallRow] = field(default_factory=list)
 
-    async def ask(self, prompt: str, limits: Limits = Limits()) -> str | None:  # noqa: B008 -- never changed
+    async def ask(self, prompt: str, limits: Limits = Limits()) -> str | None:
         """What the model says to ``prompt``; ``None`` where the call failed.
 
         Raises

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -43,7 +43,7 @@ _ANSWER = re.compile(r"<example>(.*?)</example>", re.DOTALL | re.IGNORECASE)
 class Ask(Protocol):
     """A model that writes; ``None`` where the call failed."""
 
-    def __call__(self, prompt: str) -> Awaitable[str | None]: ...
+    def __call__(self, prompt: str) -> Coroutine[Any, Any, str | None]: ...
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class _Adapter:
         self,
         search: ReflectiveSearch,
         normaliser: float,
-        play: Callable[[Format, Sequence[int], str], Awaitable[list[Dialogue | None]]],
+        play: Callable[[Format, Sequence[int], str], Coroutine[Any, Any, list[Dialogue | None]]],
         ask: Ask,
     ) -> None:
         self.search, self.normaliser, self.play, self.ask = search, normaliser, play, ask
@@ -230,7 +230,7 @@ class _Adapter:
         fresh = [i for i in batch if (format.id, i) not in self.cache]
         if fresh:
             self.used += len(fresh)
-            found = anyio.from_thread.run(self.play, format, fresh, "reflect")
+            found: list[Dialogue | None] = anyio.from_thread.run(self.play, format, fresh, "reflect")
             self.cache.update({(format.id, i): d for i, d in zip(fresh, found, strict=True)})
         dialogues = [self.cache[format.id, i] for i in batch]
         terms = [None if d is None else reward(d, self.normaliser, self.search.config) for d in dialogues]
@@ -331,7 +331,7 @@ def example_in(reply: str) -> str | None:
 
 def _gepa() -> Any:
     try:
-        from gepa import optimize
+        from gepa.api import optimize
     except ImportError as error:
         raise MissingExtraError("a reflective search needs pip install 'agentcomm[gepa]'") from error
     return optimize

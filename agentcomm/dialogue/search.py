@@ -140,6 +140,21 @@ class SearchResult:
         return break_even(self.spent, self.saved_per_item)
 
     @property
+    def front(self) -> tuple[str, ...]:
+        """Formats of the first round that no other one beats in both score and tokens, shortest first."""
+        rows = [s for s in self.standings if s.rung == 1 and s.task is not None and s.tokens is not None]
+
+        def beaten(a: Standing) -> bool:
+            return any(
+                (b.task or 0.0) >= (a.task or 0.0)
+                and (b.tokens or 0.0) <= (a.tokens or 0.0)
+                and (b.task, b.tokens) != (a.task, a.tokens)
+                for b in rows
+            )
+
+        return tuple(s.format for s in sorted(rows, key=lambda s: s.tokens or 0.0) if not beaten(s))
+
+    @property
     def verdict(self) -> str:
         """One sentence."""
         if self.adopted == NATURAL:
@@ -150,6 +165,7 @@ class SearchResult:
         return {
             **asdict(self),
             "break_even_items": self.break_even,
+            "front": list(self.front),
             "verdict": self.verdict,
         }
 

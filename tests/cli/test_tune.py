@@ -228,7 +228,7 @@ def test_searches_refuse_what_makes_no_sense_in_one_line(
 
 
 def test_readability_is_rewarded_where_somebody_reads(tmp_path: Path) -> None:
-    folder, words = tuned(
+    _, words = tuned(
         tmp_path,
         MODEL,
         "--search",

@@ -40,7 +40,7 @@ class Arena:
 class Writer:
     """Says its lines in order, then the last one for ever."""
 
-    def __init__(self, *lines: str | None | Exception) -> None:
+    def __init__(self, *lines: str | Exception | None) -> None:
         self.lines, self.prompts = lines, list[str]()
 
     async def __call__(self, prompt: str) -> str | None:

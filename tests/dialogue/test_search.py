@@ -63,6 +63,12 @@ async def test_a_planted_best_format_is_found_with_noise(seed: int) -> None:
     assert found.adopted == "logic" and found.dialogues <= 430
 
 
+async def test_the_front_has_who_is_not_beaten_in_both_score_and_tokens() -> None:
+    arms = {NATURAL: (80, 1.0), "json": (50, 0.0), "code": (50, 1.0), "logic": (20, 0.0), "table": (90, 1.0)}
+    found = await FormatSearch(formats=pool([*arms][1:]), config=CONFIG).run(Scripted(arms))
+    assert found.front == ("logic", "code")
+
+
 async def test_formats_of_a_rung_play_the_same_items_each_rung_fresh_ones_and_natural_is_in_all() -> None:
     arena = Scripted(PLANTED)
     await FormatSearch(config=CONFIG).run(arena)
