@@ -24,7 +24,7 @@ def compare(
         bool,
         typer.Option(
             "--controls",
-            help="Add the controls run beside a RUN (one with a policy first), and say which are missing.",
+            help="Add the controls run beside a RUN (one with a policy first); ends with 1 if one is missing.",
         ),
     ] = False,
     common: Annotated[
@@ -60,11 +60,13 @@ def compare(
     if json:
         more = {"controls": report.to_dict()} if controls else {}
         typer.echo(json_module.dumps({**comparison.to_dict(), **more}, ensure_ascii=False))
-        return
-    console = Console(highlight=False)
-    show(comparison, console)
-    if controls:
-        console.print(str(report), markup=False)
+    else:
+        console = Console(highlight=False)
+        show(comparison, console)
+        if controls:
+            console.print(str(report), markup=False)
+    if controls and not report.complete:
+        raise typer.Exit(1)  # a table without what it has to be measured by is no report
 
 
 def show(comparison: Comparison, console: Console) -> None:

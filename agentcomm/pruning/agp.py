@@ -39,7 +39,7 @@ from agentcomm.pruning.environment import Budget, Environment, Metered, Outcome,
 from agentcomm.pruning.imitation import Targets, Thresholds, Training
 from agentcomm.pruning.inference import Architecture, Head, Layers, NetworkPolicy, Profile
 from agentcomm.pruning.network import TopologyNetwork
-from agentcomm.pruning.policy import Card
+from agentcomm.pruning.policy import Card, Policy
 from agentcomm.pruning.pool import Pool
 from agentcomm.pruning.realise import realise
 from agentcomm.pruning.records import Record, labels
@@ -59,6 +59,8 @@ PAIRS = tuple(Thresholds(n, e) for n in (0.2, 0.4, 0.6, 0.8) for e in (0.25, 0.5
 """The 12 pairs of thresholds that ``calibration="rollout"`` runs."""
 ENOUGH = 0.6
 """Below this share of the default plan's rollouts, paper mode is not expected to work."""
+FEW = 9_600
+"""With fewer rollouts a method for few of them does better (eval/results/learners.json)."""
 
 
 @dataclass(frozen=True)
@@ -258,6 +260,7 @@ class AGP:
                 f"{plan.rollouts} rollouts are too few for mode 'paper' to be expected to work (about "
                 f"{default.rollouts} for {wanted.items} items); use mode 'reinforce', or more rollouts"
             )
+        notes += _few(plan.rollouts)
         vectors = look.embed([item.question for item in items])
         proposer: NetworkPolicy | None = None
         told: list[dict[str, Any]] = []
@@ -346,8 +349,18 @@ class AGP:
             seed=self.seed,
         )
         thresholds = RELEASED if self.profile == "as_released" else Thresholds()
-        notes = (f"trained directly for {len(batches)} iterations",)
+        notes = (f"trained directly for {len(batches)} iterations", *_few(sum(b.rollouts for b in batches)))
         return _Learned(network, thresholds, {"batches": trace(batches)}, notes)
+
+
+def _few(rollouts: int) -> tuple[str, ...]:
+    """What to do instead with so few rollouts."""
+    if rollouts >= FEW:
+        return ()
+    return (
+        f"{rollouts:,} rollouts are few for agp in either mode (with 3,000 it was hardly better than a random team "
+        f"of its size on the standard planted world); method 'frugal' is made for a few hundred to a few thousand",
+    )
 
 
 class _Fitted(NamedTuple):
@@ -468,7 +481,7 @@ def _latest(records: Sequence[Record]) -> list[Record]:
 
 
 async def accuracy_tokens(
-    policy: NetworkPolicy,
+    policy: Policy,
     items: Sequence[Item],
     environment: Environment,
     pairs: Sequence[Thresholds],

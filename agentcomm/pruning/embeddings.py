@@ -117,6 +117,14 @@ def notes_of(embedder: Embedder) -> tuple[str, ...]:
     return tuple(getattr(embedder, "notes", ()))
 
 
+HASHED = "no embedder was given, so questions are compared by hashed words: no meaning is compared"
+
+
+def or_hashed(given: Embedder | None) -> Embedder:
+    """``given``, or hashed words, whose ``notes`` say that nothing was given."""
+    return given if given is not None else HashEmbedder(notes=(HASHED,))
+
+
 NO_MODEL = (
     "questions and roles are compared by hashed words, without a sense of meaning, since {why}; "
     "for embeddings by a model: {remedy}"

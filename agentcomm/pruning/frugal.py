@@ -41,7 +41,7 @@ from agentcomm.errors import ConfigError, TaskError
 from agentcomm.evaluation.splits import hash_of
 from agentcomm.pruning.batches import Log, Spending, check_items, metered, rollout_seed, stream, trace
 from agentcomm.pruning.clusters import Clusters, find_clusters
-from agentcomm.pruning.embeddings import Embedder, HashEmbedder
+from agentcomm.pruning.embeddings import Embedder, notes_of, or_hashed
 from agentcomm.pruning.environment import Budget, Environment, Metered, Outcome, Trial, run_trials
 from agentcomm.pruning.policy import Arrays, Card, Policy, embedder_for
 from agentcomm.pruning.pool import FloatArray, Pool
@@ -67,7 +67,7 @@ class Frugal:
     seed:
         Of everything that is drawn.
     embedder:
-        Of questions; ``None``: the built-in hashed words.
+        Of questions; ``None``: the built-in hashed words, which the policy's card then says.
     rollouts:
         How many at most; a smaller budget ends it earlier.
     first:
@@ -189,7 +189,7 @@ class _Study:
         self.items = items
         self.pool: Pool = environment.pool
         self.space = Space(self.pool)
-        self.embedder: Embedder = learner.embedder or HashEmbedder()
+        self.embedder: Embedder = or_hashed(learner.embedder)
         vectors = self.embedder.embed([i.question for i in items])
         self.clusters = find_clusters(
             vectors, stream(learner.seed, KINDS), most=learner.most_kinds, separation=learner.separation
@@ -334,6 +334,7 @@ class _Study:
             f"{len(choices)} kinds of question (silhouette {self.clusters.silhouette:.2f}), "
             f"{self.value.hyper.shared:g} in common",
             *([f"no team is surely better than the complete one for {kept} of them"] if kept else []),
+            *notes_of(self.embedder),
         )
         card = Card(
             method=Frugal.name,

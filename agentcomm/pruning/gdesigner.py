@@ -17,7 +17,7 @@ from torch import Tensor
 from agentcomm.errors import ConfigError
 from agentcomm.evaluation.splits import hash_of
 from agentcomm.pruning.batches import Baseline, Spending, check_items, metered, trace
-from agentcomm.pruning.embeddings import Embedder, HashEmbedder, cached
+from agentcomm.pruning.embeddings import Embedder, cached, notes_of, or_hashed
 from agentcomm.pruning.environment import Budget, Environment
 from agentcomm.pruning.fixed import Fixed
 from agentcomm.pruning.inference import Architecture, NetworkPolicy
@@ -112,7 +112,7 @@ class GDesigner:
         meter = metered(environment, budget)
         spending = Spending.start(meter)
         pool = meter.pool
-        embedder = cached(self.embedder or HashEmbedder())
+        embedder = cached(or_hashed(self.embedder))
         architecture = Architecture(
             len(pool), embedder.dimensions, profile=self.profile, temperature=self.temperature
         )
@@ -134,7 +134,6 @@ class GDesigner:
             order=self.order,
             penalty=self._penalty(pool),
         )
-        notes = () if self.embedder is not None else ("embeddings are hashed words: no meaning is compared",)
         card = Card(
             self.name,
             self.profile,
@@ -143,7 +142,7 @@ class GDesigner:
             frozenset(map(hash_of, items)),
             spending.since(),
             paper=self.paper,
-            notes=notes,
+            notes=notes_of(embedder),
             trace=trace(batches),
         )
         return NetworkPolicy(pool, card, architecture, network.arrays(), embedder, learn_nodes=False)

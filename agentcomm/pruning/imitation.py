@@ -150,11 +150,16 @@ class Targets:
         Raises
         ------
         TaskError
-            If there is none, if all keep every agent (``learn_nodes``), or if all are one and the
-            same graph.
+            If there is none, if one keeps nobody, if all keep every agent (``learn_nodes``), or if all
+            are one and the same graph.
         """
         if not len(self):
             raise TaskError("nothing to learn from: no labels; mine some, or give records a weight above 0")
+        if empty := int((~self.keep.any(axis=1)).sum()):
+            raise TaskError(
+                f"all agents are pruned in {empty} of {len(self)} labels, and a team of nobody can't answer; give "
+                f"those records a weight of 0"
+            )
         if learn_nodes and self.keep.all():
             raise TaskError(
                 f"a single class: all {len(self)} labels keep every agent, so who can go can't be learned; mine "

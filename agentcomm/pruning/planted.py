@@ -505,15 +505,35 @@ class PlantedWorld:
         return Scripted(answer, name="planted")
 
     def task(self, count: int, split: Split = "learn") -> Task:
-        """Items scored by what the judge found: drawn with P(correct), alike for like findings."""
+        """Items scored by what the judge found: drawn with P(correct), alike for like findings.
+
+        Where an agent's message is the answer, it counts as what the judge would make of it alone.
+        Answers are right or one of three wrong ones, so they can be voted on.
+        """
+
+        def read(item: Item, text: str) -> tuple[str, str]:
+            """The answer, and what was found."""
+            author = ""
+            if text.startswith("BY:"):
+                author = text[: text.index(" ")]
+                text = self.judge(self._number(item), [text])
+            facts, through, inbox = _parse_answer(text)
+            found = f"{facts} {through} {inbox}"
+            lucky, which = _uniforms(f"{self.seed} {item.id} {found}{author}")
+            right = lucky < self.chance(Reading(facts, through, inbox, 0, 0))
+            return "right" if right else f"wrong {int(3 * which)}", found
 
         def score(item: Item, text: str) -> Score:
-            facts, through, inbox = _parse_answer(text)
-            chance = self.chance(Reading(facts, through, inbox, 0, 0))
-            lucky, _ = _uniforms(f"{self.seed} {item.id} {facts} {through} {inbox}")
-            return Score(float(lucky < chance), f"{facts} {through} {inbox}")
+            answer, found = read(item, text)
+            return Score(float(answer == "right"), found)
 
-        return Task(f"planted-{self.seed}", self.items(count, split), score)
+        def extract(item: Item, text: str) -> str | None:
+            try:
+                return read(item, text)[0]
+            except TaskError:
+                return None
+
+        return Task(f"planted-{self.seed}", self.items(count, split), score, extract=extract)
 
 
 class _Parts(NamedTuple):

@@ -13,6 +13,7 @@ Deliberately absent: learning.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from abc import ABC, abstractmethod
@@ -255,6 +256,15 @@ class StaticPolicy(Policy):
         super().__init__(pool, card, node_threshold=node_threshold, edge_threshold=edge_threshold)
         self.probabilities = probabilities
         self._realised = super().realise(_ANY)
+        if not self._realised.raw_keep.any():
+            alive = np.atleast_2d(self._realised.keep).any(axis=0)
+            kept = ", ".join(name for name, there in zip(pool.names, alive, strict=True) if there)
+            note = (
+                f"all agents are pruned at a threshold of {node_threshold:g}, and a team of nobody can't answer: the "
+                f"likeliest is kept ({kept})"
+            )
+            if note not in card.notes:
+                self.card = dataclasses.replace(card, notes=(*card.notes, note))
 
     def propose(self, item: Item) -> EdgeProbabilities:
         return self.probabilities

@@ -68,15 +68,29 @@ def test_compare_adds_the_controls_beside_the_first_run_and_names_the_missing(
 ) -> None:
     agentcomm("eval", team, voting, "-m", "mock/echo", "--out", "r/team", "--controls", "vote")
     done = agentcomm("compare", "r/team", "--controls")
-    assert done.code == 0
+    assert (done.code, done.err) == (1, "")
     assert "team-vote" in done.out
     assert "this report lacks mandatory controls" in done.out
     for name in ("single", "self_consistency", "edgeless", "random", "complete"):
         assert f"  {name}: not run" in done.out
-    made = agentcomm("compare", "r/team", "r/team-vote", "--controls", "--json").json
-    assert made["controls"]["present"] == {"vote": ["team-vote"]}
+    told = agentcomm("compare", "r/team", "r/team-vote", "--controls", "--json")
+    made = told.json
+    assert told.code == 1 and made["controls"]["present"] == {"vote": ["team-vote"]}
     assert len(made["runs"]) == 2
     assert "controls" not in agentcomm("compare", "r/team", "r/team-vote", "--json").json
+
+
+def test_deleting_any_control_makes_the_comparison_fail(team: Path, voting: Path) -> None:
+    agentcomm("eval", team, voting, "-m", "mock/echo", "--out", "r/team", "--controls", "all")
+    assert agentcomm("compare", "r/team", "--controls").code == 0
+    beside = sorted(p for p in Path("r").iterdir() if p.name.startswith("team-"))
+    assert len(beside) == 9
+    for path in beside:
+        away = path.rename(Path("away"))
+        done = agentcomm("compare", "r/team", "--controls")
+        assert done.code == 1 and "lacks mandatory controls" in done.out, path
+        away.rename(path)
+    assert agentcomm("compare", "r/team", "--controls").code == 0
 
 
 def test_compare_of_a_run_without_controls_says_how_to_get_them(team: Path, sums: Path) -> None:

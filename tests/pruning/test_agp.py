@@ -83,6 +83,7 @@ async def test_a_plan_is_cut_to_the_budget_before_it_starts(mode: Any, budget: i
     assert policy.card.spent["rollouts"] == metered.rollouts
     if mode == "paper":
         assert any("use mode 'reinforce'" in note for note in policy.card.notes)
+    assert any("method 'frugal'" in note for note in policy.card.notes)
 
 
 async def test_a_budget_of_nothing_is_refused() -> None:

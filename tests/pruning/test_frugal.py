@@ -258,6 +258,18 @@ async def test_a_policy_refuses_other_embeddings_and_other_teams(tmp_path: Path)
         load(tmp_path, small(agents=6).graph, world)
 
 
+async def test_a_card_says_that_questions_were_compared_by_hashed_words() -> None:
+    toy, items = Toy(toy_pool(3), lambda item, arrays: float(arrays.keep[0])), toy_items(20)
+    told = (await Frugal().fit(items, toy, Budget(rollouts=20))).card.notes
+    assert any("no embedder was given" in note for note in told)
+    wanted = HashEmbedder(notes=("no model is here",))  # what `fit` found no model for
+    assert (
+        "no model is here" in (await Frugal(embedder=wanted).fit(items, toy, Budget(rollouts=20))).card.notes
+    )
+    chosen = (await Frugal(embedder=HashEmbedder()).fit(items, toy, Budget(rollouts=20))).card.notes
+    assert not any("hash" in note for note in chosen)
+
+
 async def test_hashed_words_need_not_be_given_again(tmp_path: Path) -> None:
     toy = Toy(toy_pool(3, "graph"), lambda item, arrays: float(arrays.keep[0]))
     policy = await Frugal(embedder=HashEmbedder(64)).fit(toy_items(20), toy, Budget(rollouts=40))
