@@ -148,7 +148,7 @@ def research(
     expected = anyio.run(forecast_research, team, item, options.max_tokens)
     if dry_run:
         if json:
-            typer.echo(json_module.dumps({"forecast": expected.to_dict(), "left_out": _left_out(team)}))
+            typer.echo(json_module.dumps({"forecast": expected.to_dict(), "files_left_out": _left_out(team)}))
         else:
             _forecast(team, expected, sys.stdout)
         return
@@ -181,7 +181,7 @@ def research(
             "failure": failure,
             "run": str(where),
             "forecast": expected.to_dict(),
-            "left_out": _left_out(team),
+            "files_left_out": _left_out(team),
             **facts.to_dict(),
         }
         typer.echo(json_module.dumps(made, ensure_ascii=False))
@@ -258,15 +258,20 @@ def show(facts: Research, where: Path, console: Console) -> None:
     console.print(made)
     rate = "–" if facts.relevance_rate is None else f"{facts.relevance_rate:.0%}"
     console.print(
-        f"{facts.rounds} rounds, {len(facts.queries)} queries, {facts.found} sources, {facts.chunks} chunks: "
+        f"{_many(facts.rounds, 'round')}, {_many(len(facts.queries), 'query', 'queries')}, "
+        f"{_many(facts.found, 'source')}, {_many(facts.chunks, 'chunk')}: "
         f"{facts.relevant} relevant ({rate}), {facts.irrelevant} not, {facts.unreadable} unreadable, "
         f"{facts.failed} failed, {facts.retried} asked again; {len(facts.citations.cited)} of "
         f"{len(facts.citations.sources)} sources cited",
         markup=False,
     )
     if reused := sum(stage.reused for stage in facts.stages.values()):
-        console.print(f"{reused} replies came from a cache or a replay and cost nothing")
+        console.print(f"{_many(reused, 'reply', 'replies')} from a cache or a replay, which cost nothing")
     console.print(f"run: {where}", markup=False, soft_wrap=True)
+
+
+def _many(count: int, one: str, more: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
 
 
 def _left_out(team: AgentGraph) -> list[dict[str, Any]]:
@@ -283,9 +288,10 @@ def _forecast(team: AgentGraph, expected: ResearchForecast, to: Any) -> None:
     if expected.sources is not None:
         left = _left_out(team)
         names = ", ".join(f"{x['name']} {x['why']}" for x in left[:3]) + (", ..." if len(left) > 3 else "")
-        skipped = f"; {len(left)} files left out ({names})" if left else ""
+        skipped = f"; {_many(len(left), 'file')} left out ({names})" if left else ""
         to.write(
-            f"{expected.sources} texts{skipped}; the question alone finds {expected.chunks} chunks, the plan may "
+            f"{_many(expected.sources, 'text')}{skipped}; the question alone finds "
+            f"{_many(expected.chunks or 0, 'chunk')}, the plan may "
             f"find up to {expected.most_chunks}\n"
         )
     said = "" if expected.most_output_tokens is None else f" and {expected.most_output_tokens:,} output"

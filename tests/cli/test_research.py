@@ -48,7 +48,7 @@ def test_the_report_goes_to_stdout_with_its_sources_and_the_costs_to_stderr(
     assert "calls" not in done.out
     for said in ("plan", "compress", "write", "2 relevant (67%)", "cites [9], which names no source"):
         assert said in done.err
-    assert "1 files left out (photo.jpg is not UTF-8 text)" in done.err
+    assert "1 file left out (photo.jpg is not UTF-8 text)" in done.err
     assert agentcomm("ledger", out, "--by", "phase", "--json").json["compress"]["calls"] == 3
     assert agentcomm("ledger", out, "--by", "channel", "--json").json["search->notes"]["channel"] == "digest"
     assert agentcomm("view", out).code == 0
@@ -61,6 +61,8 @@ def test_the_report_goes_to_stdout_with_its_sources_and_the_costs_to_stderr(
     assert [s["cited"] for s in facts["citations"]["sources"]] == [True, True]
     assert facts["stages"]["compress"]["calls"] == 3 and facts["stages"]["compress"]["input"] > 0
     assert (facts["chunks"], facts["relevant"], facts["failure"]) == (3, 2, None)
+    assert facts["files_left_out"] == [{"name": "photo.jpg", "why": "is not UTF-8 text"}]
+    assert facts["left_out"] == 0, "chunks"
 
 
 def test_a_dry_run_says_what_it_would_cost_at_most_and_calls_nobody(corpus: Path, tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ async def test_a_limit_stops_the_chunks_and_is_no_irrelevant_chunk(corpus: Path,
     run, found = await research(tmp_path / "run", model, corpus, run={"limits": ac.Limits(calls=2)})
     assert run.stopped is not None and "calls" in run.stopped
     assert len(model.requests) == 2
-    assert found.irrelevant == 0
+    assert (found.irrelevant, found.failed) == (0, 0)
     done, found = await research(tmp_path / "run", model, corpus)
     assert done.stopped is None
     assert len(model.requests) == 5, "what was paid for is not paid for again"
