@@ -257,8 +257,8 @@ class StaticPolicy(Policy):
         self.probabilities = probabilities
         self._realised = super().realise(_ANY)
         if not self._realised.raw_keep.any():
-            alive = np.atleast_2d(self._realised.keep).any(axis=0)
-            kept = ", ".join(name for name, there in zip(pool.names, alive, strict=True) if there)
+            alive = np.flatnonzero(np.atleast_2d(self._realised.keep).any(axis=0))
+            kept = ", ".join(pool.names[i] for i in alive.tolist())
             note = (
                 f"all agents are pruned at a threshold of {node_threshold:g}, and a team of nobody can't answer: the "
                 f"likeliest is kept ({kept})"
