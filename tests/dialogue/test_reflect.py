@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from agentcomm.dialogue.formats import NATURAL, POOL, Format
 from agentcomm.dialogue.reflect import ReflectiveSearch, ReflectPlan, example_in
 from agentcomm.dialogue.reward import Dialogue, RewardConfig, Utterance
-from agentcomm.errors import ConfigError, TaskError
+from agentcomm.errors import ConfigError, MissingExtraError, TaskError
 
 pytest.importorskip("gepa")
 pytestmark = pytest.mark.anyio
@@ -193,3 +194,11 @@ def test_what_makes_no_sense_is_refused() -> None:
 def test_the_last_readable_example_counts() -> None:
     assert example_in("<example>a</example> or <EXAMPLE> b c\nd </EXAMPLE>") == "b c\nd"
     assert all(example_in(f"<example>{f.example}</example>") for f in POOL.values() if f.example)
+
+
+async def test_without_gepa_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gepa.api", None)
+    arena = Arena(planted)
+    with pytest.raises(MissingExtraError, match=r"agentcomm\[gepa\]"):
+        await search(arena, Writer("x"))
+    assert not arena.asked  # found out before anything is paid
