@@ -254,6 +254,15 @@ def score_all(a: argparse.Namespace) -> None:
     cells = a.runs / a.task / f"cells-{word}.sqlite"
     with open_scorer(a.scorer, cells=cells, **prompt) as judge:
         judge.check()
+        # All messages at once, so that each context is read once; what follows finds its cells stored.
+        every = [made.messages(SCORED).texts for made in all_made(a.runs, a.task)]
+        judge.score_matrix(
+            some.contexts,
+            some.queries,
+            [[row[0] for row in of_context] for of_context in zip(*every, strict=True)],
+            reference_set=some.reference_set,
+            prior=judge.capabilities().null_context,
+        )
         for made in all_made(a.runs, a.task):
             out = made.folder / f"mi.{word}.json"
             if out.exists():

@@ -258,7 +258,7 @@ def _legend_rows(series: Sequence[str], levels: Sequence[str]) -> list[list[tupl
     at = float(WIDTH)
     for kind, i, name in entries:
         shown = _short(name, 60)
-        wide = 30 + 6.3 * len(shown)
+        wide = 32 + 6.9 * len(shown)
         if at + wide > WIDTH - RIGHT and not (rows and at == LEFT):
             rows.append([])
             at = LEFT
