@@ -191,6 +191,7 @@ async def study(task_name: str, a: argparse.Namespace) -> None:
                 seed=seed,
                 embedder=a.embedder,
                 validate=validate,
+                confirm=0,  # what was learned is what is measured here, good or bad
                 out=root / f"policy-{seed}",
                 options=options,
             )

@@ -51,8 +51,23 @@ def prune(
     ] = None,
     price: Annotated[
         float,
-        typer.Option("--price", help="What the whole team's tokens are worth in score (0.2 = 20 points)."),
+        typer.Option(
+            "--price",
+            help="What the whole team's tokens are worth in score. 0.2: to save them all, 20 points may be lost; "
+            "0.02: next to nothing may be lost.",
+        ),
     ] = 0.2,
+    confirm: Annotated[
+        int | None,
+        typer.Option(
+            "--confirm",
+            help="Validate items to run afterwards under the whole team and under what was learned, beyond "
+            "--rollouts; what loses there isn't adopted. 0: none. Default: 50.",
+        ),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option("--margin", help="Loss of score there that may be (0.02 = 2 points).")
+    ] = 0.02,
     edges: Annotated[
         str,
         typer.Option("--edges", help="graph: only the graph's own edges; complete: any pair, either way."),
@@ -112,6 +127,9 @@ def prune(
     paid, every rollout and every reply. After Ctrl-C, a crash or kill -9, or with a larger budget,
     the same command continues: no reply is paid for twice, also where two teams ask the same.
 
+    What loses score on validate items is not adopted: the folder then holds the whole team as its
+    policy, and what was learned in refused/.
+
     Use it with: agentcomm eval GRAPH TASK --policy FOLDER
     """
     import anyio
@@ -166,6 +184,8 @@ def prune(
                 seed=seed,
                 edges=edges,  # type: ignore[arg-type]  # Pool refuses other words
                 price=price,
+                confirm=confirm,
+                margin=margin,
                 embedder=o.embedder(embedder),
                 out=where,
                 records=records,
@@ -192,6 +212,9 @@ def prune(
             "seed": card.seed,
             "spent": dict(card.spent),
             "notes": list(card.notes),
+            "adopted": learned.adopted,
+            "confirmation": None if learned.confirmation is None else learned.confirmation.to_dict(),
+            "evidence": None if learned.evidence is None else learned.evidence.to_dict(),
             "learn_items": len(card.learned_from),
             **savings.to_dict(),
             "seconds": seconds,
@@ -237,7 +260,7 @@ class LiveLearning:
             self.bar.update(
                 self.task_id,
                 total=progress.total,
-                completed=progress.spent.rollouts,
+                completed=progress.spent.all_rollouts,
                 description=f"{self.title}: {progress.doing}",
                 note=describe(progress),
             )
@@ -255,7 +278,7 @@ class LiveLearning:
             self.shown = time.monotonic()
             total = "?" if self.last.total is None else f"{self.last.total:,}"
             sys.stderr.write(
-                f"{self.title}: {self.last.doing}: {self.last.spent.rollouts:,}/{total} rollouts, "
+                f"{self.title}: {self.last.doing}: {self.last.spent.all_rollouts:,}/{total} rollouts, "
                 f"{describe(self.last)}\n"
             )
 
@@ -285,13 +308,18 @@ def show(learned: Learned, where: Path, use: str, seconds: float, console: Conso
     from rich.markup import escape
 
     from agentcomm.cli.tables import number
+    from agentcomm.pruning.fitting import REFUSED
 
     console = console or Console(highlight=False)
     card, s = learned.policy.card, learned.savings
     assert s is not None
     items = f"{s.asked} {s.asked_on} items" + ("" if s.asked_on == "validate" else " (there are no others)")
+    confirmed = learned.confirmation.sentences() if learned.confirmation is not None else []
+    if not learned.adopted:
+        console.print(f"{confirmed[0]}\n", markup=False)
+    what = "" if learned.adopted else ", not adopted"
     console.print(
-        f"[bold]{escape(card.method)}[/] for {escape(str(card.model or 'each agent its own model'))}: "
+        f"[bold]{escape(card.method)}[/]{what} for {escape(str(card.model or 'each agent its own model'))}: "
         f"kept on {items}, tokens an item measured on {s.measured}"
     )
     console.print(_table("agent", s.agents, s.asked))
@@ -299,10 +327,15 @@ def show(learned: Learned, where: Path, use: str, seconds: float, console: Conso
     console.print(_table("edge", by_size[:SHOWN], s.asked))
     if len(s.edges) > SHOWN:
         console.print(f"and {len(s.edges) - SHOWN} smaller edges; --json has all", markup=False)
-    for line in sentences(s, card.spent):
+    for line in sentences(s, card.spent, adopted=learned.adopted):
+        console.print(line, markup=False)
+    for line in confirmed if learned.adopted else confirmed[1:]:
         console.print(line, markup=False)
     for note in card.notes:
-        console.print(f"note: {note}", markup=False)
+        if note not in confirmed:
+            console.print(f"note: {note}", markup=False)
+    if not learned.adopted:
+        console.print(f"what was learned: {where / REFUSED}", markup=False, soft_wrap=True)
     console.print(f"{number(seconds)} s. policy: {where}\n{use}", markup=False, soft_wrap=True)
 
 
@@ -317,7 +350,7 @@ def _table(name: str, rows: list[Saving] | tuple[Saving, ...], asked: int) -> An
     return made
 
 
-def sentences(s: Savings, spent: Any) -> list[str]:
+def sentences(s: Savings, spent: Any, *, adopted: bool = True) -> list[str]:
     """What it comes to, in words."""
     from agentcomm.cli.tables import number
 
@@ -336,7 +369,7 @@ def sentences(s: Savings, spent: Any) -> list[str]:
     if s.score_before is not None and s.score_after is not None:
         lines.append(
             f"score on these {s.measured} learn items: {s.score_before:.2f} before, {s.score_after:.2f} after (it has "
-            f"learned from these, so that promises nothing: agentcomm eval tells, on others)"
+            f"learned from these, so that promises nothing)"
         )
     failed = f", {spent['failed']:,} of them failed" if spent.get("failed") else ""
     dollars = f", ${spent['cost']:.4f}" if spent.get("cost") is not None else ""
@@ -346,6 +379,8 @@ def sentences(s: Savings, spent: Any) -> list[str]:
         f"{unknown}{dollars}; {spent['saved_calls']:,} replies came from the cache, which saved "
         f"{spent['saved_tokens']:,} tokens"
     )
+    if not adopted:
+        return lines
     if s.break_even is not None:
         lines.append(f"paid back after {number(s.break_even)} items")
     elif s.before is not None and s.after is not None:

@@ -222,6 +222,14 @@ class SplitGuard:
                     f"item {item.id!r} is not among the learn items of this experiment; don't mine on it"
                 )
 
+    def confirm(self, items: Iterable[Item]) -> None:
+        """Refuse to confirm what was learned on anything that is not known to be a ``validate`` item."""
+        for item in items:
+            if hash_of(item) not in self.validate:
+                raise TaskError(
+                    f"item {item.id!r} is not among the validate items of this experiment; don't confirm on it"
+                )
+
     def train(self, hashes: Iterable[str]) -> None:
         """Refuse training records whose item belongs to ``validate`` or ``score``."""
         for split in ("validate", "score"):

@@ -3,10 +3,11 @@
     policy = fit(graph, task, method="agp", model="vllm/...", rollouts=600, out="policies/math")
     topology = policy(item)
 
-Learns on ``learn`` items only; ``validate`` items are never run, only asked about. A budget of
-rollouts is divided before anything is paid: a share measures the whole team (which says what
-tokens are worth), the same share measures what came of it, the rest is the learner's. With a
-folder, everything paid for is kept in its ``learning``, and the same call goes on after any
+Learns on ``learn`` items only. A budget of rollouts is divided before anything is paid: a share
+measures the whole team (which says what tokens are worth), the same share measures what came of it,
+the rest is the learner's. What was learned is then confirmed on ``validate`` items, beyond that
+budget; where it loses too much there, the whole team is what is returned
+(:mod:`agentcomm.pruning.confirm`). With a folder, everything paid for is kept in its ``learning``, and the same call goes on after any
 interruption (:mod:`agentcomm.pruning.runner`).
 
 Methods are found by name and imported when they are used, so that listing them needs no torch.
@@ -28,18 +29,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 
-from agentcomm.errors import ConfigError, MissingExtraError, TaskError
+from agentcomm.errors import ConfigError, LimitExceeded, MissingExtraError, TaskError
 from agentcomm.evaluation.splits import hash_of, split_of
 from agentcomm.graph import AgentGraph
 from agentcomm.options import RunOptions, model_name
-from agentcomm.pruning.environment import Budget, Environment, Metered, TopologyLearner
+from agentcomm.pruning import confirm as confirming
+from agentcomm.pruning.confirm import CONFIRM, MARGIN, Confirmation, Evidence, Watched, evidence
+from agentcomm.pruning.environment import Budget, Environment, Metered, Outcome, TopologyLearner
 from agentcomm.pruning.pool import DecisionScope, EdgeChoice, Pool
 from agentcomm.task import Item, Task
 
 if TYPE_CHECKING:
     from agentcomm.backends.base import Backend
+    from agentcomm.graph import Topology
     from agentcomm.pruning.embeddings import Embedder
     from agentcomm.pruning.policy import Policy
+    from agentcomm.pruning.records import Record
     from agentcomm.pruning.runner import LearnProgress, RealEnvironment, Reference
     from agentcomm.pruning.savings import Savings
 
@@ -54,6 +59,9 @@ MEASURED = 6
 
 ITEMS = 200
 """``learn`` items at most, where nobody says how many."""
+
+REFUSED = "refused"
+"""Folder beside the policy: what was learned, where it wasn't adopted."""
 
 
 class About(NamedTuple):
@@ -191,11 +199,23 @@ def learner(
 
 @dataclass(frozen=True)
 class Learned:
-    """A policy and what came of it; ``reference`` and ``savings`` only where a real team was run."""
+    """A policy and what came of it; ``reference`` and ``savings`` only where a real team was run.
+
+    ``savings`` are those of what was learned, whether that was adopted or not.
+    """
 
     policy: Policy
     reference: Reference | None = None
     savings: Savings | None = None
+    confirmation: Confirmation | None = None
+    """``None``: nothing was confirmed; a note on the card says why."""
+    evidence: Evidence | None = None
+    """``None`` where nothing was learned, or nothing pruned."""
+
+    @property
+    def adopted(self) -> bool:
+        """Whether ``policy`` is what was learned, not the whole team in its place."""
+        return self.confirmation is None or self.confirmation.adopted
 
 
 async def learn(
@@ -211,6 +231,8 @@ async def learn(
     edges: EdgeChoice = "graph",
     decision_scope: DecisionScope = "all",
     price: float = 0.2,
+    confirm: int | None = None,
+    margin: float = MARGIN,
     embedder: Embedder | str | None = None,
     out: Path | str | None = None,
     records: Path | str | None = None,
@@ -228,6 +250,7 @@ async def learn(
             raise ConfigError(f"{name}={value}; it must be above 0")
     if rollouts is not None and rollouts < LEAST and environment is None:
         raise ConfigError(f"{rollouts} rollouts are too few to measure and to learn; give at least {LEAST}")
+    confirming.check(0 if confirm is None else confirm, margin)
     made = learner(
         method,
         seed=seed,
@@ -238,15 +261,15 @@ async def learn(
     )
     name = method if isinstance(method, str) else getattr(made, "name", type(made).__name__)
     work, items, held_out = _items(task, validate, limit)
+    learns = ABOUT.get(name, _UNKNOWN).needs is not None
+    asked = confirm if confirm is not None else CONFIRM if learns else 0
+    usable = confirming.held_out(held_out, map(hash_of, items))
     if environment is not None:
-        metered = Metered(environment, Budget(rollouts, tokens, cost))
-        policy = await made.fit(items, metered, metered.budget)
-        _finish(policy, items, {"rollouts": metered.rollouts}, getattr(environment, "id", None))
-        if out is not None:
-            policy.save(out)
-        return Learned(policy)
+        return await _elsewhere(
+            made, environment, items, Budget(rollouts, tokens, cost), usable, asked, margin, out
+        )
 
-    from agentcomm.pruning.runner import REFERENCE_ITEMS, RealEnvironment
+    from agentcomm.pruning.runner import REFERENCE_ITEMS, RealEnvironment, whole_team
     from agentcomm.pruning.savings import measure
 
     with ExitStack() as stack:
@@ -267,32 +290,196 @@ async def learn(
             options=options,
         )
         async with real:
+            whole = whole_team(real.pool)
             real.progress.doing = "measuring the whole team"
+            count = min(asked, len(usable))
             if rollouts is None and tokens is not None:
-                rollouts = await _affordable(real, tokens)
+                affordable = await _affordable(real, tokens)
+                # A third of the tokens at most, and two rollouts an item.
+                count = min(count, max(0, affordable - LEAST) // LEAST)
+                rollouts = affordable - 2 * count
             rollouts = ROLLOUTS if rollouts is None else rollouts
-            real.progress.total = rollouts
+            real.progress.total = rollouts + 2 * count
             needs = ABOUT.get(name, _UNKNOWN).needs
             share = 2 if needs is None else MEASURED
             reference = await real.measure(max(1, min(REFERENCE_ITEMS, len(items), rollouts // share)))
+            if count:
+                _tell(
+                    options,
+                    f"what is learned will be confirmed on {count:,} validate items: up to {2 * count:,} rollouts and "
+                    f"{2 * count * reference.tokens:,.0f} tokens more (confirm 0 leaves it out)",
+                )
             left = rollouts - real.spent.rollouts - len(reference.items)
             real.progress.doing = "learning"
+            before = real.known()
             if _takes_records(made):
-                made = dataclasses.replace(made, records=(*made.records, *real.known()))
-            metered = Metered(real, Budget(left))
+                made = dataclasses.replace(made, records=(*made.records, *before))
+            metered = Watched(real, Budget(left))
             policy = await made.fit(items, metered, metered.budget)
             real.progress.doing = "measuring the policy"
             by_id = {item.id: item for item in items}
             measured = [by_id[i] for i in reference.items if i in by_id]
             savings = await measure(real, policy, measured, held_out)
-            spent = real.spent
-            _finish(policy, items, spent.to_dict(), model_name(model))
+            seen = None
+            if learns:
+                tried = [*_recorded(before, items, real.pool), *metered.tried]
+                seen = _weighed(policy, whole, tried, items, savings, price, reference.tokens)
+            notes: list[str] = []
             if needs and left < needs / 2:
-                few = f"{left:,} rollouts to learn from; on the standard planted world {name} needs about {needs:,}"
-                policy.card = dataclasses.replace(policy.card, notes=(*policy.card.notes, few))
-            if out is not None:
-                policy.save(out)
-    return Learned(policy, reference, savings)
+                notes.append(
+                    f"{left:,} rollouts to learn from; on the standard planted world {name} needs about {needs:,}"
+                )
+            found = None
+            if chosen := confirming.held_out(usable, policy.card.learned_from, count):
+                real.progress.doing = f"confirming on {len(chosen):,} validate items"
+                with real.held_out(chosen) as other:
+                    try:
+                        found = await confirming.confirm(other, policy, whole, chosen, margin)
+                    except LimitExceeded as error:
+                        raise LimitExceeded(
+                            f"while confirming what was learned: {error} (or leave that out: confirm 0)",
+                            scope=error.scope,
+                            limit=error.limit,
+                        ) from error
+                    found = dataclasses.replace(
+                        found, tokens=other.paid(), wanted=_wanted(asked, confirm, chosen)
+                    )
+            spent = real.spent.to_dict()
+            if found is not None:
+                spent["confirm_tokens"] = found.tokens
+            savings = dataclasses.replace(savings, learning=real.spent.tokens)
+            _finish(policy, items, spent, model_name(model))
+            _note(
+                policy,
+                notes,
+                seen,
+                found,
+                "" if found else _unconfirmed(asked, held_out, usable, count, learns),
+            )
+            kept = _adopted(policy, found, whole, out)
+    return Learned(kept, reference, savings, found, seen)
+
+
+async def _elsewhere(
+    made: Any,
+    environment: Environment,
+    items: tuple[Item, ...],
+    budget: Budget,
+    usable: tuple[Item, ...],
+    asked: int,
+    margin: float,
+    out: Path | str | None,
+) -> Learned:
+    """Learn in an environment that isn't ours."""
+    from agentcomm.pruning.records import Collector
+    from agentcomm.pruning.runner import whole_team
+
+    metered = Watched(environment, budget)
+    policy = await made.fit(items, metered, metered.budget)
+    learns = ABOUT.get(getattr(made, "name", ""), _UNKNOWN).needs is not None
+    whole = whole_team(metered.pool)
+    seen = evidence(policy, whole, metered.tried) if learns else None
+    spent: dict[str, Any] = {"rollouts": metered.rollouts}
+    found = None
+    if chosen := confirming.held_out(usable, policy.card.learned_from, asked):
+        while isinstance(environment, Collector):  # what confirms isn't there to be learned from
+            environment = environment.environment
+        meter = Metered(environment)
+        found = await confirming.confirm(meter, policy, whole, chosen, margin)
+        paid = None if meter.unknown_tokens else meter.tokens
+        found = dataclasses.replace(found, tokens=paid)
+        known = policy.card.spent.get("tokens")
+        spent |= {
+            "confirm_rollouts": meter.rollouts,
+            "confirm_tokens": paid,
+            "tokens": None if known is None or paid is None else known + paid,
+        }
+    _finish(policy, items, spent, getattr(environment, "id", None))
+    _note(policy, [], seen, found, "" if found else _unconfirmed(asked, usable, usable, asked, learns))
+    return Learned(_adopted(policy, found, whole, out), confirmation=found, evidence=seen)
+
+
+def _adopted(policy: Policy, found: Confirmation | None, whole: Topology, out: Path | str | None) -> Policy:
+    """What is used: the policy, or the whole team in its place; written to ``out``."""
+    kept = policy
+    if found is not None and not found.adopted:
+        kept = confirming.kept_whole(policy, whole)
+        if out is not None:
+            policy.save(Path(out) / REFUSED)
+    if out is not None:
+        kept.save(out)
+    return kept
+
+
+def _note(
+    policy: Policy, notes: Sequence[str], seen: Evidence | None, found: Confirmation | None, why: str
+) -> None:
+    """Write on the card what was claimed, what it was made of, and whether it was confirmed."""
+    said = [
+        *notes,
+        *(seen.sentences() if seen is not None else ()),
+        *(found.sentences() if found is not None else ()),
+        *([why] if why else ()),
+    ]
+    trace = dict(policy.card.trace)
+    if seen is not None:
+        trace["evidence"] = seen.to_dict()
+    if found is not None:
+        trace["confirmation"] = found.to_dict()
+    policy.card = dataclasses.replace(policy.card, notes=(*policy.card.notes, *said), trace=trace)
+
+
+def _unconfirmed(
+    asked: int, held_out: Sequence[Item], usable: Sequence[Item], count: int, learns: bool
+) -> str:
+    """Why nothing was confirmed, as a note; nothing for methods that learn nothing, unless asked to."""
+    if not asked:
+        return "not confirmed: nobody asked whether it loses anything on validate items" if learns else ""
+    if not held_out:
+        return "not confirmed: there are no validate items to see on whether it loses anything"
+    if not usable or count:
+        return "not confirmed: every validate item is also one that it has learned from"
+    return "not confirmed: the tokens that may be spent leave none for it"
+
+
+def _wanted(asked: int, confirm: int | None, chosen: Sequence[Item]) -> int | None:
+    """How many items the user wanted, where there were fewer."""
+    return asked if confirm is not None and len(chosen) < asked else None
+
+
+def _recorded(
+    records: Iterable[Record], items: Iterable[Item], pool: Pool
+) -> Iterator[tuple[Item, Topology, Outcome]]:
+    """Records as trials; of items that aren't at hand the question alone is known."""
+    known = {hash_of(item): item for item in items}
+    for record in records:
+        item = known.get(record.item_hash) or Item(
+            record.item, record.query, metadata={"hash": record.item_hash}
+        )
+        yield item, record.topology(pool), record.outcome()
+
+
+def _weighed(
+    policy: Policy,
+    whole: Topology,
+    tried: Iterable[tuple[Item, Topology, Outcome]],
+    items: Sequence[Item],
+    savings: Savings,
+    price: float,
+    reference: float,
+) -> Evidence | None:
+    """The evidence, with what its gain is made of."""
+    seen = evidence(policy, whole, tried)
+    if seen is None or savings.before is None or savings.after is None:
+        return seen
+    score = None
+    if savings.score_before is not None and savings.score_after is not None:
+        score = savings.score_after - savings.score_before
+    claim, sd = confirming.claim_of(policy, items)
+    saved = price * (savings.before - savings.after) / reference
+    return dataclasses.replace(
+        seen, price=price, items=savings.measured, score=score, tokens=saved, claim=claim, claim_sd=sd
+    )
 
 
 async def fit_async(
@@ -325,7 +512,17 @@ def fit(graph: AgentGraph, task: Task | str, method: str | TopologyLearner = "ag
     edges, decision_scope:
         What may be an edge (:class:`~agentcomm.pruning.pool.Pool`).
     price:
-        What the tokens of one whole team are worth in points of score, from 0 (ignore them) on.
+        What the tokens of one whole team are worth in points of score, from 0 (ignore them) on: at 0.2
+        a policy that loses 15 points and saves 80 % of the tokens counts as a gain. Where nothing may
+        be lost, 0.02.
+    confirm:
+        So many ``validate`` items are run afterwards under the whole team and under what was learned,
+        beyond ``rollouts`` (50 by default; methods that don't learn aren't confirmed unless asked to).
+        Where it loses more than ``margin`` there, or surely loses, the whole team is returned, and the
+        card says what was learned and why it wasn't adopted; ``out`` keeps it in ``refused``. 0 leaves
+        that out.
+    margin:
+        The loss of score that may be, between 0 and 1.
     embedder:
         For methods that look at questions: an :class:`~agentcomm.pruning.embeddings.Embedder`, or
         a word such as ``"minilm"``.
@@ -340,7 +537,8 @@ def fit(graph: AgentGraph, task: Task | str, method: str | TopologyLearner = "ag
     limit:
         ``learn`` items at most (200).
     validate:
-        ``validate`` items; a task that is named loads its own.
+        ``validate`` items, to confirm on and to ask whom the policy keeps; a task that is named loads
+        its own.
     environment:
         Where topologies are tried instead of on the real team: a planted world, say.
     on_progress:
@@ -427,6 +625,7 @@ def _items(
     if not isinstance(task, Task):
         raise TaskError(f"{task!r} is no task; give a Task loaded with split='learn', or a task's name")
     held_out = validate.items if isinstance(validate, Task) else validate or ()
+    confirming.held_out(held_out, ())  # refuses those of other splits
     items = [i for i in task.items if split_of(i) == "learn"]
     if not items:
         raise TaskError(
@@ -434,7 +633,12 @@ def _items(
             f"with split='learn'"
         )
     held_out = [*held_out, *(i for i in task.items if split_of(i) == "validate")]
-    return task, tuple(items[: limit or ITEMS]), tuple(i for i in held_out if split_of(i) == "validate")
+    return task, tuple(items[: limit or ITEMS]), tuple(held_out)
+
+
+def _tell(options: RunOptions | None, text: str) -> None:
+    if (note := RunOptions.of(options).note) is not None:
+        note(text)
 
 
 def _finish(policy: Policy, items: Iterable[Item], spent: Mapping[str, Any], model: str | None) -> None:

@@ -315,6 +315,8 @@ class Collector:
         The experiment's splits; only its ``learn`` items are run.
     origin:
         Goes into every record.
+    split:
+        ``"validate"``: run only such items, in a file of their own, which nothing may be learned from.
 
     ``stage_round`` is the learner's to set. ``reused`` counts rollouts answered from the file, and
     ``saved_tokens`` what they had cost (of what is known).
@@ -332,6 +334,7 @@ class Collector:
     stage_round: int = 0
     reused: int = 0
     saved_tokens: int = 0
+    split: Literal["learn", "validate"] = "learn"
 
     def __post_init__(self) -> None:
         ours = {
@@ -373,11 +376,11 @@ class Collector:
         Raises
         ------
         TaskError
-            For an item that is not known to be a ``learn`` item.
+            For an item that is not known to be a ``learn`` item (``validate``, if it collects these).
         ConfigError
             If ``realisation`` is of another topology.
         """
-        self.guard.mine([item])
+        (self.guard.mine if self.split == "learn" else self.guard.confirm)([item])
         if realisation is not None and realisation.topology != topology:
             raise ConfigError(
                 "the realisation that should be recorded is of another topology than the one to run"

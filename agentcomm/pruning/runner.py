@@ -8,6 +8,7 @@ and limits, scorer, ledger), under phase ``learn``. A directory keeps what was p
     records.jsonl    one record a rollout (:mod:`agentcomm.pruning.records`)
     cache.sqlite     every reply by its request
     reference.json   what the whole team takes, to which utilities are set in relation
+    confirmed.jsonl  one record a rollout on ``validate`` items, which nothing is learned from
     begun.json       how many records there were before anything was run here
     lock             held while a process learns in it
 
@@ -32,8 +33,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -64,6 +65,7 @@ from agentcomm.pruning.records import Collector, Origin, Record, Records
 from agentcomm.task import Item, Task
 
 RECORDS, CACHE, REFERENCE, BEGUN = "records.jsonl", "cache.sqlite", "reference.json", "begun.json"
+CONFIRMED = "confirmed.jsonl"
 
 REFERENCE_ITEMS = 20
 """So many ``learn`` items, the first ones, tell what the whole team takes (``pruning.md`` section 1)."""
@@ -84,7 +86,9 @@ class Spent:
     rollouts, failed:
         Rollouts made, failed ones included; how many failed.
     reused:
-        Rollouts answered from records.
+        Rollouts answered from records, those that confirm included.
+    confirm_rollouts:
+        Rollouts on ``validate`` items, which are not among ``rollouts``; ``failed`` counts none of them.
     calls, input_tokens, output_tokens, cost:
         Paid in all, also before learning was resumed. ``cost`` is ``None`` where a price is unknown.
     unknown_calls:
@@ -103,6 +107,12 @@ class Spent:
     unknown_calls: int = 0
     saved_calls: int = 0
     saved_tokens: int = 0
+    confirm_rollouts: int = 0
+
+    @property
+    def all_rollouts(self) -> int:
+        """Those that learn and those that confirm."""
+        return self.rollouts + self.confirm_rollouts
 
     @property
     def tokens(self) -> int:
@@ -133,10 +143,10 @@ class LearnProgress:
     @property
     def seconds_left(self) -> float | None:
         """By the pace of the rollouts made in this process; ``None`` before the first, or without a total."""
-        fresh = self.spent.rollouts - self.spent.reused
+        fresh = self.spent.all_rollouts - self.spent.reused
         if fresh <= 0 or self.total is None:
             return None
-        return (time.monotonic() - self.began) / fresh * max(0, self.total - self.spent.rollouts)
+        return (time.monotonic() - self.began) / fresh * max(0, self.total - self.spent.all_rollouts)
 
 
 class Reference(NamedTuple):
@@ -166,7 +176,7 @@ class RealEnvironment:
     task:
         Its items are ignored; it scores.
     items:
-        The ``learn`` items: no others are ever run.
+        The ``learn`` items: no others are ever run, but by :meth:`held_out`.
     model:
         As for :func:`agentcomm.evaluate`.
     directory:
@@ -252,6 +262,7 @@ class RealEnvironment:
     _calls: Calls
     _executor: Executor
     _redactor: Redactor
+    _run_dir: RunDir
     _stack: AsyncExitStack
 
     # -- what learners see ---------------------------------------------------------------------
@@ -372,6 +383,22 @@ class RealEnvironment:
         """One rollout of each item, seed 0, side by side."""
         return await run_trials(self, [Trial(item, topology(item), 0) for item in items])
 
+    @contextmanager
+    def held_out(self, items: Sequence[Item]) -> Iterator[HeldOut]:
+        """Where ``validate`` items may be run: the same models, ledger and cache, other records.
+
+        Raises
+        ------
+        TaskError
+            If one is no ``validate`` item, or also a ``learn`` item.
+        """
+        guard = SplitGuard.of([*self.items, *items])
+        guard.confirm(items)
+        self._run_dir.keep_questions([*self.items, *items], self._redactor.exact)
+        with Records(self.directory / CONFIRMED) as records:
+            origin = self._origin()
+            yield HeldOut(self, Collector(_Team(self), records, guard, origin, split="validate"))
+
     def calls_of(self, item: Item, topology: Topology, seed: int = 0) -> tuple[CallRow, ...]:
         """The answered calls of a rollout, one a turn, from the ledger; none where only a record is left."""
         rows = self._ledger.calls(item=item.id, sample=self._sample(item, topology, seed), texts=False)
@@ -390,7 +417,7 @@ class RealEnvironment:
                 self._ledger = stack.enter_context(run.ledger())
             except LedgerError as error:  # nothing runs yet: the user can mend it
                 raise ConfigError(str(error)) from error
-            self._redactor = Redactor(self.options.secrets)
+            self._redactor, self._run_dir = Redactor(self.options.secrets), run
             records = stack.enter_context(Records(self._records_path))
             self._given = _begun(self.directory / BEGUN, len(records))
             self._collector = Collector(_Team(self), records, self._guard, self._origin())
@@ -569,9 +596,56 @@ class RealEnvironment:
                 f"same command then goes on"
             )
 
+    def _count_held_out(self, *, reused: bool) -> None:
+        spent = self.progress.spent
+        self.progress.spent = dataclasses.replace(
+            spent, confirm_rollouts=spent.confirm_rollouts + 1, reused=spent.reused + reused
+        )
+        self._tell()
+
     def _tell(self) -> None:
         if self.on_progress is not None:
             self.on_progress(self.progress)
+
+
+@dataclass
+class HeldOut:
+    """A real environment on ``validate`` items (:meth:`RealEnvironment.held_out`)."""
+
+    real: RealEnvironment
+    collector: Collector
+    made: list[tuple[Item, Topology, int]] = field(default_factory=list)
+
+    @property
+    def pool(self) -> Pool:
+        return self.real.pool
+
+    @property
+    def concurrency(self) -> int:
+        """As the real environment's."""
+        return self.real.concurrency
+
+    async def rollout(self, item: Item, topology: Topology, seed: int) -> Outcome:
+        """As :meth:`RealEnvironment.rollout`, for an item of the other split."""
+        self.made.append((item, topology, seed))
+        outcome = await self.collector.rollout(item, topology, seed)
+        outcome = dataclasses.replace(outcome, utility=self.real._utility(outcome))
+        self.real._count_held_out(reused=outcome.ledger is None)
+        return outcome
+
+    def paid(self) -> int | None:
+        """Tokens paid for all that was run here, also before an interruption; ``None`` if nobody knows."""
+        rows = [
+            row
+            for item, topology, seed in self.made
+            for row in self.real._ledger.calls(
+                item=item.id, sample=self.real._sample(item, topology, seed), texts=False
+            )
+            if not row.cache_hit and row.error_kind != NOT_RECORDED
+        ]
+        if any(r.error_kind is None and None in (r.input_tokens, r.output_tokens) for r in rows):
+            return None
+        return sum((row.input_tokens or 0) + (row.output_tokens or 0) for row in rows)
 
 
 @dataclass(frozen=True)
@@ -630,7 +704,9 @@ def _reference(data: Mapping[str, Any], path: Path) -> Reference:
 
 
 __all__ = [
+    "CONFIRMED",
     "REFERENCE_ITEMS",
+    "HeldOut",
     "LearnProgress",
     "RealEnvironment",
     "Reference",

@@ -171,6 +171,52 @@ def test_what_was_cut_off_goes_on(how: signal.Signals, team: Path, sums: Path, t
     assert done.json["spent"]["reused"] >= kept
 
 
+def test_what_was_cut_off_while_confirming_goes_on(team: Path, sums: Path, tmp_path: Path) -> None:
+    slow = write(tmp_path, "replies.json", '{"default": "hm", "latency_s": 0.05}')
+    words = ["prune", str(team), str(sums), "--method", "random", "--confirm", "12", "--seed", "1"]
+    words += ["--model", f"scripted/{slow}", "--out", "p", "--rollouts", "12"]
+    process = start(*words, "--concurrency", "2", cwd=tmp_path)
+    records = tmp_path / "p" / "learning" / "confirmed.jsonl"
+    wait_until(lambda: records.exists() and records.read_bytes().count(b"\n") > 3, process, 300)
+    process.kill()
+    finish(process, 300)
+    kept = records.read_bytes().count(b"\n")
+    assert kept < 24 and not (tmp_path / "p" / "policy.json").exists()
+    done = agentcomm(*words, "--json")
+    assert done.code == 0, done.err
+    assert done.json["spent"]["reused"] >= kept
+    assert done.json["confirmation"]["items"] == 12
+
+
+def test_what_loses_on_validate_items_is_not_adopted_and_the_command_says_so(
+    team: Path, tmp_path: Path
+) -> None:
+    # On learn items everybody is right, so bob's tokens can be saved; on others he is needed.
+    replies = write(tmp_path, "replies.json", '{"by_role": {"From bob": "heard bob"}, "default": "hm"}')
+    fickle = write(
+        tmp_path,
+        "fickle.py",
+        SUMS.replace('"Be brief" not in text', '"bob" in text or item.metadata["split"] == "learn"'),
+    )
+    more = ("--model", f"scripted/{replies}", "--method", "frugal", "--rollouts", "60")
+    done = prune(team, fickle, *more)
+    assert done.code == 0, done.err
+    assert done.out.startswith("not adopted, the whole team is kept: on 12 validate items")
+    assert "worse by more than 2 points" in " ".join(done.out.split())
+    assert "frugal, not adopted for scripted/" in done.out and "before" in done.out
+    assert "what was learned: p/refused" in done.out and "paid back" not in done.out
+    assert "be confirmed on 12 validate items" in done.err
+    card = json.loads(Path("p/policy.json").read_text())["card"]
+    assert any(n.startswith("not adopted") for n in card["notes"])
+    assert any(
+        n.startswith("what was chosen had itself never been tried; the whole team") for n in card["notes"]
+    )
+    told = prune(team, fickle, *more, "--json").json
+    assert told["adopted"] is False and told["confirmation"]["difference"]["mean"] < -0.5
+    allowed = prune(team, fickle, *more, "--confirm", "0", "--json").json
+    assert allowed["adopted"] is True and any("not confirmed" in n for n in allowed["notes"])
+
+
 def test_items_it_has_learned_from_are_never_scored(team: Path, sums: Path) -> None:
     assert prune(team, sums, *METHOD).code == 0
     done = agentcomm(
@@ -215,6 +261,8 @@ WRONG = {
     "tokens": ([*METHOD, "--tokens", "-5"], "tokens=-5"),
     "price": ([*METHOD, "--price", "-1"], "price of -1"),
     "edges": ([*METHOD, "--edges", "some"], "edges='some'"),
+    "confirm": ([*METHOD, "--confirm", "-1"], "confirm=-1"),
+    "margin": ([*METHOD, "--margin", "0"], "margin=0"),
     "limit": ([*METHOD, "--limit", "0"], "--limit 0"),
     "draws": ([*METHOD, "--draws", "0"], "draws=0"),
     "model": ([*METHOD, "--model", "magic/x"], "magic"),

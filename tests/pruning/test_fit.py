@@ -232,9 +232,9 @@ def test_items_of_other_splits_are_never_learned_from(tmp_path: Path) -> None:
     silent = Task("sums", [Item("a", "What is 1 plus 1?")], lambda item, text: Score(1.0))
     with pytest.raises(TaskError, match="which split"):
         _learn(tmp_path / "b", model, task=silent)
-    # Validate items are asked about and never run.
+    # Validate items are asked about, and run only to confirm.
     both = Task("sums", [*sums(4).items, *(i for i in _renamed(sums(8, "validate")))], sums().score)
-    learned = _learn(tmp_path / "c", model, task=both, rollouts=24)
+    learned = _learn(tmp_path / "c", model, task=both, rollouts=24, confirm=0)
     assert len(learned.policy.card.learned_from) == 4
     assert learned.savings.asked_on == "validate"
     asked = "\n".join(m.content for r in model.requests for m in r.messages)
