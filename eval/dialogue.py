@@ -36,7 +36,8 @@ from agentcomm.backends.adapters import ModelRef
 from agentcomm.channels import from_words
 from agentcomm.dialogue.export import TrainConfig
 from agentcomm.dialogue.formats import NATURAL, POOL, pool
-from agentcomm.dialogue.learning import LearnConfig, Learning
+from agentcomm.dialogue.learning import Learning
+from agentcomm.dialogue.plan import LearnConfig
 from agentcomm.dialogue.play import Team
 from agentcomm.dialogue.readability import open_readability
 from agentcomm.dialogue.reward import RewardConfig
@@ -57,19 +58,19 @@ HORIZON = 10_000
 
 
 class Setting(NamedTuple):
-    """A team, a task and sizes; these are what two cores manage with 135 M parameters in about 40 minutes."""
+    """A team, a task and sizes; with 135 M parameters two cores need about 40 minutes for two_hop through vLLM."""
 
     graph: str
     graph_options: dict[str, Any]
     task: str
     task_options: dict[str, Any]
     margin: float
-    learn: int = 48
-    validate: int = 48
-    score: int = 200
+    learn: int = 40
+    validate: int = 24
+    score: int = 150
     samples: int = 4
     min_tokens: int = 8
-    max_steps: int = 16
+    max_steps: int = 12
     batch_size: int = 8
     search: tuple[int, tuple[int, ...], int] = (16, (6, 12), 24)
 
@@ -77,7 +78,7 @@ class Setting(NamedTuple):
 SETTINGS = {
     "two_hop": Setting(
         "information_exchange",
-        {"max_tokens": 64},
+        {"max_tokens": 48, "rounds": 2},
         "records",
         {"specialists": 2, "by": "attribute", "hops": 2},
         0.05,
@@ -359,7 +360,12 @@ def against(
     out: dict[str, Any] = {
         "items": len(items),
         "score": {"mean": difference.mean, "low": difference.low, "high": difference.high},
-        "not_worse": {"margin": margin, "verdict": worse.verdict, "lower": worse.lower},
+        "not_worse": {
+            "margin": margin,
+            "verdict": worse.verdict,
+            "lower": worse.lower,
+            "items_needed": worse.needed,
+        },
         "disagreement": float(np.mean((a[:, 0] - b[:, 0]) ** 2)),
     }
     for place, name in ((1, "written"), (2, "total")):

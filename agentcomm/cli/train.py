@@ -140,12 +140,12 @@ def train(
     from agentcomm.cli.live import Live
     from agentcomm.dialogue.export import TrainConfig
     from agentcomm.dialogue.formats import pool
-    from agentcomm.dialogue.learning import LearnConfig, Learning
+    from agentcomm.dialogue.learning import Learning
+    from agentcomm.dialogue.plan import LearnConfig
     from agentcomm.dialogue.readability import open_readability
     from agentcomm.dialogue.reward import RewardConfig
     from agentcomm.dialogue.workshop import Elsewhere, TrlWorkshop, require_trainable
     from agentcomm.errors import ConfigError, GraphError, TaskError
-    from agentcomm.evaluation.held import held
     from agentcomm.graph import AgentGraph
     from agentcomm.loading import load_graph, load_task
 
@@ -273,10 +273,7 @@ def train(
         async def go() -> Any:
             if export is not None:
                 return await learning.export(export)
-            if provider == "hf":  # training needs the memory, and it is loaded in seconds
-                return await learning.run(iterations)
-            async with held(model, options):
-                return await learning.run(iterations)
+            return await learning.run(iterations)
 
         try:
             result = anyio.run(go)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import httpx
 
@@ -23,6 +23,28 @@ from agentcomm.dialogue.export import ModelRef, TrainConfig
 from agentcomm.dialogue.joined import join
 from agentcomm.dialogue.rows import PreferenceRow, Row
 from agentcomm.errors import ConfigError
+
+
+class Workshop(Protocol):
+    """Where models are trained and served."""
+
+    def serve(self, ref: ModelRef) -> str | Backend | None:
+        """What a model is called by :func:`agentcomm.evaluate`."""
+        ...
+
+    def train(
+        self, found: Sequence[Row] | Sequence[PreferenceRow], base: ModelRef, config: TrainConfig, out: Path
+    ) -> ModelRef:
+        """``base`` with one adapter more, trained in the folder ``out``; continues what is there."""
+        ...
+
+    def publish(self, ref: ModelRef, out: Path) -> None:
+        """Put a model's adapters into the folder ``out``, as one."""
+        ...
+
+    def report(self, out: Path) -> Mapping[str, Any]:
+        """``steps``, ``tokens_seen``, ``device_seconds`` and ``device`` of a training in ``out``, as far as known."""
+        ...
 
 
 @dataclass(frozen=True)

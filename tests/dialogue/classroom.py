@@ -17,7 +17,8 @@ from agentcomm.backends.adapters import ModelRef
 from agentcomm.backends.base import ChatRequest
 from agentcomm.backends.scripted import Scripted
 from agentcomm.dialogue.export import TrainConfig
-from agentcomm.dialogue.learning import LearnConfig, Learned, Learning
+from agentcomm.dialogue.learning import Learned, Learning
+from agentcomm.dialogue.plan import LearnConfig
 from agentcomm.dialogue.readability import Read, Readability
 from agentcomm.dialogue.reward import RewardConfig
 from agentcomm.dialogue.rows import PreferenceRow, Row
@@ -26,7 +27,30 @@ from agentcomm.loading import load_graph, load_task
 from agentcomm.task import Task
 
 LONG, SHORT = 30, 4
-WORDS = "well so then the pump may leak near that valve since it was shut on monday by us all here now again".split()
+WORDS = [
+    "well",
+    "so",
+    "then",
+    "the",
+    "pump",
+    "may",
+    "leak",
+    "near",
+    "that",
+    "valve",
+    "since",
+    "it",
+    "was",
+    "shut",
+    "on",
+    "monday",
+    "by",
+    "us",
+    "all",
+    "here",
+    "now",
+    "again",
+]
 
 
 def items(split: str, limit: int) -> Task:

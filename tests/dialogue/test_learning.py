@@ -14,11 +14,14 @@ from agentcomm.backends.base import ChatRequest
 from agentcomm.backends.scripted import Scripted
 from agentcomm.dialogue.export import ModelRef
 from agentcomm.dialogue.formats import POOL
-from agentcomm.dialogue.generate import READER, Ask, Stage, iteration_of, purpose_of, sample_of
-from agentcomm.dialogue.learning import LearnConfig, Learning, spent
+from agentcomm.dialogue.generate import Stage
+from agentcomm.dialogue.learning import Learning
+from agentcomm.dialogue.plan import LearnConfig
+from agentcomm.dialogue.played import READER, Ask, iteration_of, purpose_of, sample_of
 from agentcomm.dialogue.readability import Off
 from agentcomm.dialogue.reward import RewardConfig
 from agentcomm.dialogue.rows import read_rows
+from agentcomm.dialogue.standing import spent
 from agentcomm.dialogue.workshop import Elsewhere
 from agentcomm.errors import BackendError, ConfigError, RunError, TaskError
 from agentcomm.evaluation.run import evaluate
@@ -282,7 +285,7 @@ async def test_another_configuration_in_the_same_folder_is_refused(tmp_path: Pat
 KILLED = """
 import sys, anyio
 from pathlib import Path
-from agentcomm.dialogue import learning
+from agentcomm.dialogue import iteration
 from tests.dialogue.classroom import Classroom, lesson
 out, kill_at, where = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 room = Classroom(out.with_suffix(".log"), kill_at=kill_at, die_in_training=where == "training")
@@ -291,12 +294,12 @@ if where == "rows":
         path.write_text("half a ro")
         import os, signal
         os.kill(os.getpid(), signal.SIGKILL)
-    learning.write_rows = die
+    iteration.write_rows = die
 if where == "manifest":
     def die(path, data):
         import os, signal
         os.kill(os.getpid(), signal.SIGKILL)
-    learning.write_json = die
+    iteration.write_json = die
 anyio.run(lesson(out, room, method="idpo").run, 2)
 """
 
