@@ -56,6 +56,8 @@ HERE = Path(__file__).parent
 BUDGETS = (300, 750, 1500, 3000, 6000, 12_000, 38_400, 92_160)
 AT = 3000
 ITEMS = 160
+WORLDS = 5
+"""A mean over fewer worlds proves nothing about a budget."""
 
 
 class Method(NamedTuple):
@@ -254,12 +256,13 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def needed(rows: Sequence[dict[str, Any]], target: float = 0.1) -> dict[str, int | None]:
-    """The smallest budget tried with a mean regret of at most ``target`` on the standard world."""
+    """The smallest budget with a mean regret of at most ``target`` on the standard world, over ``WORLDS`` or more."""
     found: dict[str, int | None] = {}
     for row in rows:
         if row["world"] == "standard" and row["method"] not in FIXED:
             found.setdefault(row["method"], None)
-            if row["regret"]["mean"] <= target and found[row["method"]] is None:
+            enough = row["regret"]["seeds"] >= WORLDS
+            if enough and row["regret"]["mean"] <= target and found[row["method"]] is None:
                 found[row["method"]] = row["budget"]
     return found
 
