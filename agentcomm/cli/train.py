@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -285,11 +286,17 @@ def train(
         else:
             _exported(result, export, destination)
         return
-    ending = (
-        f"agentcomm eval {graph} {task} --model {model} --adapter {result.adapter}"
-        if result.adapter is not None
-        else None
-    )
+    words = [
+        w
+        for flag, given in (("-T", task_option), ("-G", graph_option))
+        for v in given or ()
+        for w in (flag, v)
+    ]
+    words += [*(["--data", str(data)] if data else []), *(["--base-url", base_url] if base_url else [])]
+    ending = None
+    if result.adapter is not None:
+        tail = ["--model", model, "--adapter", str(result.adapter)]
+        ending = shlex.join(["agentcomm", "eval", graph, task, *words, *tail])
     if json:
         typer.echo(json_module.dumps({**result.to_dict(), "out": str(destination), "evaluate": ending}))
         return

@@ -1,6 +1,7 @@
 """agentcomm train: a tiny random model from end to end, rows for elsewhere, and what can't be trained."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,8 +68,10 @@ def test_a_random_model_is_trained_saved_served_and_evaluated(tiny: Path, tmp_pa
     assert shown.code == 0, shown.err
     for word in ("sft*", "dpo", "untrained", "iter2", "tokens paid for learning", "--adapter"):
         assert word in shown.out
-    ended = agentcomm(*["eval"], *TEAM, "--limit", "2", "--model", f"hf/{tiny}", "--adapter", out / "iter2",
-                      "--out", tmp_path / "run", "--json")  # fmt: skip
+    # The command that it ends with is one that runs.
+    program, *words = shlex.split(result["evaluate"])
+    assert program == "agentcomm"
+    ended = agentcomm(*words, "--limit", "2", "--out", tmp_path / "run", "--json")
     assert ended.code == 0, ended.err
     assert ended.json["scored"] == 2
 
