@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from agentcomm import loading
-from agentcomm.channels import from_spec
 from agentcomm.dialogue import stopping
 from agentcomm.errors import GraphError, TaskError
 from agentcomm.graph import Agent, AgentGraph
 from agentcomm.loading import load_graph, load_task, shipped
+from agentcomm.research.digest import from_spec
 from agentcomm.schedule import Schedule
 
 GRAPH = "import agentcomm as ac\ndef graph(n: int = 1):\n    return ac.AgentGraph([ac.Agent(f'a{n}')], decision=f'a{n}')\n"

@@ -235,7 +235,7 @@ def _effects(found: GraphAudit) -> Table:
 
     made = table("messages", "effect", "verdict", right=("points", f"{found.level:.0%}", "p", "needed"))
     for audit in found.audits:
-        add(made, audit.what, "content", audit.verdict, *_numbers(audit.content))
+        add(made, audit.what, "content", audit.verdict.replace("_", " "), *_numbers(audit.content))
         add(made, "", "generic", _equal(audit.generic, audit), *_numbers(audit.generic))
         if audit.loss is not None:
             add(made, "", "loss", _equal(audit.loss, audit), *_numbers(audit.loss))
