@@ -1,6 +1,7 @@
 r"""Marks: how an answer stands in a message: ``<A>...</A>``, or ``\boxed{...}`` for mathematics.
 
-The last mark of a message counts. Two marks are the same answer when they are equal after the
+``<answer>...</answer>`` is as good: it is what small models write when they are asked for the first
+(eval/LOG.md, message formats on HotpotQA). The last mark of a message counts. Two marks are the same answer when they are equal after the
 normalisation of their kind (``dialogue.md`` section 1).
 
 Deliberately absent: what the right answer is.
@@ -17,7 +18,7 @@ from agentcomm.evaluation.scorers import normalise_answer, number_in
 
 Kind = Literal["text", "number"]
 
-_OPEN = re.compile(r"<A>(?P<a>.*?)</A>|\\boxed\s*\{", re.DOTALL | re.IGNORECASE)
+_OPEN = re.compile(r"<(?P<tag>A|answer)>(?P<a>.*?)</(?P=tag)>|\\boxed\s*\{", re.DOTALL | re.IGNORECASE)
 
 
 class Mark(NamedTuple):

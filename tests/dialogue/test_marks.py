@@ -66,3 +66,12 @@ def test_answers_are_compared_by_their_kind(kind: str, a: str, b: str, same: boo
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ConfigError, match="use text or number"):
         same_answer("formula")  # type: ignore[arg-type]
+
+
+def test_the_long_tag_that_small_models_write_is_a_mark_and_a_mixed_one_is_none() -> None:
+    assert [m.answer for m in marks("<answer>grapes</answer> or <A>figs</A>, <ANSWER> nuts </ANSWER>")] == [
+        "grapes",
+        "figs",
+        "nuts",
+    ]
+    assert not list(marks("<answer>grapes</A>, <grapes>"))
