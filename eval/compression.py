@@ -32,12 +32,13 @@ from typing import Any, NamedTuple
 import anyio
 import numpy as np
 from benchmarks import commit, fingerprint
+from pruning import say
 from scipy.stats import rankdata
 
 import agentcomm as ac
 from agentcomm.errors import UserError
 from agentcomm.evaluation.compare import compare
-from agentcomm.evaluation.run import Progress, Run, evaluate
+from agentcomm.evaluation.run import Run, evaluate
 from agentcomm.evaluation.rundir import RunDir
 from agentcomm.evaluation.stats import mean_interval
 from agentcomm.information.compressing import QUESTION
@@ -181,19 +182,6 @@ def predictor(text_for: dict[str, str]) -> ac.AgentGraph:
     return ac.AgentGraph(
         [source, reads], [ac.Edge("source", "predictor")], decision="predictor", system="Answer the question."
     )
-
-
-def say(title: str) -> Any:
-    shown = 0.0
-
-    def progress(p: Progress) -> None:
-        nonlocal shown
-        if time.monotonic() - shown > 30 or p.done == p.total:
-            shown = time.monotonic()
-            score = "" if p.score is None else f" score {p.score:.3f}"
-            print(f"{title}: {p.done}/{p.total}{score} {p.input_tokens}+{p.output_tokens}", file=sys.stderr)
-
-    return progress
 
 
 async def answer_all(a: argparse.Namespace) -> None:

@@ -100,8 +100,13 @@ _MAKE: dict[str, Callable[..., Any]] = {
 }
 
 
-def from_spec(spec: Mapping[str, Any]) -> Channel:
+def from_spec(spec: Mapping[str, Any], more: Mapping[str, Callable[..., Any]] | None = None) -> Channel:
     """The channel that ``spec()`` described.
+
+    Parameters
+    ----------
+    more:
+        What makes channels that other rooms define, by name.
 
     Raises
     ------
@@ -110,12 +115,13 @@ def from_spec(spec: Mapping[str, Any]) -> Channel:
     ConfigError
         If a value can't be used.
     """
+    known = {**_MAKE, **(more or {})}
     fields = dict(spec)
     name = fields.pop("name", None)
-    if name not in _MAKE:
-        raise GraphError(f"unknown channel {name!r}; known: {', '.join(_MAKE)}")
+    if name not in known:
+        raise GraphError(f"unknown channel {name!r}; known: {', '.join(known)}")
     try:
-        return cast(Channel, _MAKE[name](**fields))
+        return cast(Channel, known[name](**fields))
     except TypeError as error:
         raise GraphError(f"channel {name!r}: {error}") from error
 

@@ -17,7 +17,7 @@ import anyio
 
 from agentcomm import channels
 from agentcomm.channels.budget import Meter
-from agentcomm.errors import AgentCommError, BackendError, ConfigError, GraphError, LimitExceeded, RunError
+from agentcomm.errors import AgentCommError, BackendError, ConfigError, LimitExceeded, RunError
 from agentcomm.graph import Channel, Edge
 from agentcomm.message import Compression, Delivery, EdgeKey, Message
 from agentcomm.prompting import Desk, Prompt, PromptMessage, Segment, Turn
@@ -48,21 +48,8 @@ Outcome = Literal["relevant", "irrelevant", "unreadable", "failed"]
 
 
 def from_spec(spec: Mapping[str, Any]) -> Channel:
-    """The channel that ``spec()`` described: a digest, or one of :mod:`agentcomm.channels`.
-
-    Raises
-    ------
-    GraphError
-        If the name is unknown or the fields don't fit.
-    ConfigError
-        If a value can't be used.
-    """
-    if spec.get("name") != Digest.name:
-        return channels.from_spec(spec)
-    try:
-        return Digest(**{k: v for k, v in spec.items() if k != "name"})
-    except TypeError as error:
-        raise GraphError(f"channel {Digest.name!r}: {error}") from error
+    """The channel that ``spec()`` described: a digest, or one of :mod:`agentcomm.channels`, which raises."""
+    return channels.from_spec(spec, {Digest.name: Digest})
 
 
 class Read(NamedTuple):

@@ -32,6 +32,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agentcomm.backends.hf import require_folder
 from agentcomm.errors import ConfigError, MissingExtraError, ScorerError, ScorerUnsupported
 from agentcomm.information.scorers.base import Ask, Capabilities, Scored
 from agentcomm.information.scorers.language import LanguageScorer, weights_hash
@@ -85,7 +86,7 @@ class HFScorer(LanguageScorer):
             raise ConfigError(f"rows={rows} at a time; it must be at least 1")
         torch, transformers = _libraries()
         self.folder = Path(folder)
-        _require_folder(self.folder)
+        require_folder(self.folder)
         self._torch, self._rows, self._dtype = torch, rows, dtype
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._tokenizer, self._model = _load(transformers, self.folder, getattr(torch, dtype), self.device)
@@ -452,15 +453,6 @@ def _libraries() -> tuple[Any, Any]:
                 f"hf/ scorers need {name}; run: pip install 'agentcomm[learn]' (or score offline: offline/codelength)"
             )
     return import_module("torch"), import_module("transformers")
-
-
-def _require_folder(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"{folder} is no Hugging Face folder (no config.json); scripts/gguf_to_hf.py makes one from a GGUF file"
-        )
-    if not list(folder.glob("*.safetensors")):
-        raise ConfigError(f"{folder} holds no safetensors; weights in other formats are not read")
 
 
 def _load(transformers: Any, folder: Path, dtype: Any, device: str) -> tuple[Any, Any]:
