@@ -137,7 +137,7 @@ async def study(task_name: str, a: argparse.Namespace) -> None:
 
     learn, score = task("learn", a.learn or setting.learn), task("score", a.score or setting.score)
     try:
-        validate = task("validate", 100)
+        validate = task("validate", a.validate)
     except Exception as error:
         print(f"{name}: no validate items: {error}", file=sys.stderr)
         validate = None
@@ -153,6 +153,8 @@ async def study(task_name: str, a: argparse.Namespace) -> None:
         "method": a.method,
         "embedder": a.embedder,
         "price": price,
+        "kinds": a.kinds,
+        "confirm": a.confirm,
         "learn_hashes": [i.content_hash[:16] for i in learn.items],
         "item_hashes": [i.content_hash[:16] for i in score.items],
         "horizon_items": HORIZON,
@@ -178,8 +180,9 @@ async def study(task_name: str, a: argparse.Namespace) -> None:
         complete = await run("complete")
         entry["complete"] = complete.summary()
         write(name, entry)
-        pruned: list[Run] = []
-        for seed in a.seeds:
+        done: dict[int, tuple[Run, dict[str, Any]]] = {}
+
+        async def learned(seed: int) -> None:
             began = time.monotonic()
             policy = await fit_async(
                 graph,
@@ -191,17 +194,19 @@ async def study(task_name: str, a: argparse.Namespace) -> None:
                 seed=seed,
                 embedder=a.embedder,
                 validate=validate,
-                confirm=0,  # what was learned is what is measured here, good or bad
+                confirm=a.confirm,
+                margin=MARGIN,
                 out=root / f"policy-{seed}",
                 options=options,
+                **({} if a.kinds is None else {"most_kinds": a.kinds}),
             )
             took = time.monotonic() - began
             one = await run(f"{a.method}-{seed}", policy)
-            pruned.append(one)
             spent = policy.card.spent
             learning = float(spent.get("input_tokens") or 0)
             against = compare([complete.path, one.path], margin=MARGIN).to_dict()["against"][0]
-            entry["policies"].append(
+            done[seed] = (
+                one,
                 {
                     "seed": seed,
                     "spent": dict(spent),
@@ -211,9 +216,16 @@ async def study(task_name: str, a: argparse.Namespace) -> None:
                     "alive": shape(one),
                     "input_tokens_ratio": ratio(one, complete, learning),
                     "against_complete": against,
-                }
+                },
             )
+            entry["policies"] = [done[s][1] for s in a.seeds if s in done]
             write(name, entry)
+
+        # Seeds are independent; beside each other they fill the server's batches.
+        async with anyio.create_task_group() as group:
+            for seed in a.seeds:
+                group.start_soon(learned, seed)
+        pruned = [done[seed][0] for seed in a.seeds]
         for seed, one in zip(a.seeds, pruned, strict=True):
             # The controls that imitate a policy are run for each one, the others once.
             words = [w for w in MANDATORY if seed == a.seeds[0] or w == "random"]
@@ -375,6 +387,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rollouts", type=int)
     parser.add_argument("--score", type=int, help="scoring items")
     parser.add_argument("--price", type=float, help="points of score that all the team's tokens are worth")
+    parser.add_argument("--validate", type=int, default=100, help="items of validate at most (100)")
+    parser.add_argument(
+        "--confirm",
+        type=int,
+        default=0,
+        help="validate items on which what was learned has to hold (0: it is measured, good or bad)",
+    )
+    parser.add_argument("--kinds", type=int, help="kinds of question at most that frugal tells apart")
     parser.add_argument("--name", help="of the entry in the results (default: the setting)")
     parser.add_argument("--no-controls", action="store_true", help="only the complete team and the policies")
     parser.add_argument("--concurrency", type=int, default=48)
