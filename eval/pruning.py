@@ -118,6 +118,14 @@ def shape(run: Run) -> dict[str, float]:
     return {"agents": float(np.mean(agents)), "edges": float(np.mean(edges))} if cuts else {}
 
 
+def known(folder: Path, rollouts: int, graph: Any) -> Any:
+    """The policy that was learned in ``folder`` with as many rollouts, as it was: what it cost stays."""
+    if not (folder / "policy.json").exists():
+        return None
+    policy = load(folder, graph)
+    return policy if policy.card.spent.get("rollouts") == rollouts else None
+
+
 async def study(task_name: str, a: argparse.Namespace) -> None:
     setting, name = SETTINGS[task_name], a.name or task_name
     price = setting.price if a.price is None else a.price
@@ -184,19 +192,20 @@ async def study(task_name: str, a: argparse.Namespace) -> None:
 
         async def learned(seed: int) -> None:
             began = time.monotonic()
-            policy = await fit_async(
+            out, rollouts = root / f"policy-{seed}", a.rollouts or setting.rollouts
+            policy = known(out, rollouts, graph) or await fit_async(
                 graph,
                 learn,
                 method=a.method,
                 model=a.model,
-                rollouts=a.rollouts or setting.rollouts,
+                rollouts=rollouts,
                 price=price,
                 seed=seed,
                 embedder=a.embedder,
                 validate=validate,
                 confirm=a.confirm,
                 margin=MARGIN,
-                out=root / f"policy-{seed}",
+                out=out,
                 options=options,
                 **({} if a.kinds is None else {"most_kinds": a.kinds}),
             )

@@ -1,7 +1,7 @@
 """Peers who each hold a part of the context and talk until they agree on an answer.
 
 They speak in turn; each reads what was said since its own last turn and marks its answer as
-<A>answer</A>. The talk ends when two of them mark the same answer, or after ``rounds`` rounds; what
+<A>answer</A> (``mark="line"``: on a last line "Answer: ...", which small models manage). The talk ends when two of them mark the same answer, or after ``rounds`` rounds; what
 is said last counts. (Setting of Optima, arXiv 2410.08115; the instruction is our own.)
 
     agentcomm eval information_exchange hotpotqa -T deal=2
@@ -13,6 +13,10 @@ from typing import Literal
 import agentcomm as ac
 from agentcomm.dialogue.stopping import Agreement, AnyTwo, Verdict
 
+MARKS = {
+    "tag": "write it as <A>answer</A>.",
+    "line": "write it alone on the last line, after Answer:",
+}
 SYSTEM = "Two people each know a part of what is needed."
 
 
@@ -24,6 +28,7 @@ def graph(
     max_tokens: int | None = 128,
     views: str = "",
     stop: Literal["agreement", "any_two"] = "agreement",
+    mark: Literal["tag", "line"] = "tag",
 ) -> ac.AgentGraph:
     """``agents`` x ``rounds`` calls at most; ``instruction`` says how to write (a message format).
 
@@ -38,9 +43,11 @@ def graph(
         )
     if stop not in ("agreement", "any_two"):
         raise ac.UserError(f"information_exchange: stop={stop!r}; use agreement or any_two")
+    if mark not in MARKS:
+        raise ac.UserError(f"information_exchange: mark={mark!r}; use {' or '.join(MARKS)}")
     role = (
         "Tell what your partner needs and ask for what you need, in few words. Use only what you both know. "
-        "When you know the answer, write it as <A>answer</A>."
+        f"When you know the answer, {MARKS[mark]}"
     )
     peers = [
         ac.Agent(

@@ -1,8 +1,9 @@
 r"""Marks: how an answer stands in a message: ``<A>...</A>``, or ``\boxed{...}`` for mathematics.
 
-``<answer>...</answer>`` is as good: it is what small models write when they are asked for the first
-(eval/LOG.md, message formats on HotpotQA). The last mark of a message counts. Two marks are the same answer when they are equal after the
-normalisation of their kind (``dialogue.md`` section 1).
+``<answer>...</answer>`` and a line that begins with ``Answer:`` are as good: they are what small models
+write when they are asked for the first (eval/LOG.md, message formats on HotpotQA). The last mark of a
+message counts. Two marks are the same answer when they are equal after the normalisation of their kind
+(``dialogue.md`` section 1).
 
 Deliberately absent: what the right answer is.
 """
@@ -18,7 +19,12 @@ from agentcomm.evaluation.scorers import normalise_answer, number_in
 
 Kind = Literal["text", "number"]
 
-_OPEN = re.compile(r"<(?P<tag>A|answer)>(?P<a>.*?)</(?P=tag)>|\\boxed\s*\{", re.DOTALL | re.IGNORECASE)
+_OPEN = re.compile(
+    r"<(?P<tag>A|answer)>(?P<a>.*?)</(?P=tag)>"
+    r"|\\boxed\s*\{"
+    r"|^[ \t]*\**(?:final[ \t]+)?answer\**[ \t]*:(?![^\n]*(?:<A>|<answer>|\\boxed))(?P<line>[^\n]*)",
+    re.DOTALL | re.IGNORECASE | re.MULTILINE,
+)
 
 
 class Mark(NamedTuple):
@@ -34,11 +40,13 @@ def marks(text: str) -> Iterator[Mark]:
 
     >>> [m.answer for m in marks(r"<A>5</A> no, \boxed{\frac{1}{2}}")]
     ['5', '\\frac{1}{2}']
+    >>> [m.answer for m in marks("So it is.\n**Answer:** a red box\nAnswer: <A>red</A>")]
+    ['a red box', 'red']
     """
     at = 0
     while match := _OPEN.search(text, at):
-        if match["a"] is not None:
-            answer, end = match["a"], match.end()
+        if (found := match["a"] or match["line"]) is not None:
+            answer, end = found.strip(" *" if match["a"] is None else None), match.end()
         elif (closed := _closing(text, match.end())) is not None:
             answer, end = text[match.end() : closed], closed + 1
         else:
