@@ -237,7 +237,8 @@ async def study(task_name: str, a: argparse.Namespace) -> None:
         pruned = [done[seed][0] for seed in a.seeds]
         for seed, one in zip(a.seeds, pruned, strict=True):
             # The controls that imitate a policy are run for each one, the others once.
-            words = [w for w in MANDATORY if seed == a.seeds[0] or w == "random"]
+            # The whole team of every setting is the complete graph: that control has run already.
+            words = [w for w in MANDATORY if w != "complete" and (seed == a.seeds[0] or w == "random")]
             if a.no_controls or (seed != a.seeds[0] and not a.all_random):
                 continue
             controlled = await run_controls(

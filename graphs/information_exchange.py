@@ -2,7 +2,8 @@
 
 They speak in turn; each reads what was said since its own last turn and marks its answer as
 <A>answer</A> (``mark="line"``: on a last line "Answer: ...", which small models manage). The talk ends when two of them mark the same answer, or after ``rounds`` rounds; what
-is said last counts. (Setting of Optima, arXiv 2410.08115; the instruction is our own.)
+is said last counts. Models that state facts well and mark nothing are asked at the end instead
+(``answer="asked"``: one more call, who spoke last says the answer alone). (Setting of Optima, arXiv 2410.08115; the instruction is our own.)
 
     agentcomm eval information_exchange hotpotqa -T deal=2
     agentcomm eval information_exchange records -T specialists=3 -T by=attribute -T hops=2 -G agents=3
@@ -17,6 +18,7 @@ MARKS = {
     "tag": "write it as <A>answer</A>.",
     "line": "write it alone on the last line, after Answer:",
 }
+ASKED = "Reply with the answer alone, in one or two words."
 SYSTEM = "Two people each know a part of what is needed."
 
 
@@ -29,6 +31,7 @@ def graph(
     views: str = "",
     stop: Literal["agreement", "any_two"] = "agreement",
     mark: Literal["tag", "line"] = "tag",
+    answer: Literal["marked", "asked"] = "marked",
 ) -> ac.AgentGraph:
     """``agents`` x ``rounds`` calls at most; ``instruction`` says how to write (a message format).
 
@@ -45,10 +48,11 @@ def graph(
         raise ac.UserError(f"information_exchange: stop={stop!r}; use agreement or any_two")
     if mark not in MARKS:
         raise ac.UserError(f"information_exchange: mark={mark!r}; use {' or '.join(MARKS)}")
-    role = (
-        "Tell what your partner needs and ask for what you need, in few words. Use only what you both know. "
-        f"When you know the answer, {MARKS[mark]}"
-    )
+    if answer not in ("marked", "asked"):
+        raise ac.UserError(f"information_exchange: answer={answer!r}; use marked or asked")
+    role = "Tell what your partner needs and ask for what you need, in few words. Use only what you both know."
+    if answer == "marked":
+        role += f" When you know the answer, {MARKS[mark]}"
     peers = [
         ac.Agent(
             name,
@@ -66,11 +70,14 @@ def graph(
         for b in names
         if a != b
     ]
-    edges += [ac.Edge(name, "agreement") for name in names]
+    last: ac.Agent = ac.Agent("agreement", act=Verdict())
+    if answer == "asked":
+        last = ac.Agent("answer", role=ASKED, view=seen[-1], temperature=temperature, max_tokens=16)
+    edges += [ac.Edge(name, last.name) for name in names]
     return ac.AgentGraph(
-        [*peers, ac.Agent("agreement", act=Verdict())],
+        [*peers, last],
         edges,
-        decision="agreement",
+        decision=last.name,
         rounds=rounds,
         system=SYSTEM,
         stop=Agreement() if stop == "agreement" else AnyTwo(),
