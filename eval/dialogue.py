@@ -76,6 +76,13 @@ class Setting(NamedTuple):
 
 
 SETTINGS = {
+    "one_hop": Setting(
+        "information_exchange",
+        {"max_tokens": 48, "rounds": 2, "answer": "asked"},
+        "records",
+        {"specialists": 2, "by": "attribute"},
+        0.05,
+    ),
     "two_hop": Setting(
         "information_exchange",
         {"max_tokens": 48, "rounds": 2},

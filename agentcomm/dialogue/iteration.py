@@ -394,10 +394,10 @@ class Iteration:
         if not there:
             why = next((p.failure for p in main if p.failure), "too few of an item came to their end")
             return f"every dialogue failed ({why})"
-        if not any(p.marked for p in there):
+        if not any(p.marked or p.score for p in there):
             return (
-                "no dialogue marked an answer (<A>answer</A>); raise the agents' max_tokens or rounds, or take "
-                "a model that follows the instruction"
+                "no dialogue marked an answer (<A>answer</A>); raise the agents' max_tokens or rounds, take a "
+                "model that follows the instruction, or ask for the answer at the end (-G answer=asked)"
             )
         totals = [p.terms.total for p in there if p.terms is not None]
         if len(set(totals)) == 1:

@@ -62,6 +62,9 @@ class RoutingData:
         its scoring; also the larger one's; also both and the full context.
     alone:
         Shape (n, 3): cost of a route that is always taken, without scoring or earlier attempts.
+    straight:
+        Shape (n,): net cost of an item that goes from the local attempt to the full context, the larger
+        compressor never tried: what a router does whose second threshold is infinite.
     information:
         Shape (n, 2): the score of the local and of the larger compression, NaN where scoring failed.
     lengths:
@@ -73,6 +76,7 @@ class RoutingData:
     scores: Array
     costs: Array
     alone: Array
+    straight: Array
     information: Array
     lengths: Array
     documents: tuple[Hashable, ...]
@@ -87,8 +91,10 @@ class RoutingData:
         documents: Sequence[Hashable] | None = None,
         *,
         alone: ArrayLike | None = None,
+        straight: ArrayLike | None = None,
     ) -> RoutingData:
-        """The data, checked; ``alone`` defaults to ``costs`` (as if trying and scoring were free).
+        """The data, checked; ``alone`` defaults to ``costs`` (as if trying and scoring were free), and
+        ``straight`` to those of the full context (as if the larger compressor were always tried).
 
         Raises
         ------
@@ -101,6 +107,9 @@ class RoutingData:
         n = len(s)
         shapes = {"scores": (s, (n, 3)), "costs": (c, (n, 3)), "alone": (a, (n, 3)),
                   "information": (i, (n, 2)), "lengths": (length, (n,))}  # fmt: skip
+        direct = c[:, FULL] if straight is None and c.ndim == 2 and c.shape[1] == 3 else straight
+        direct = np.asarray(direct, dtype=np.float64)
+        shapes["straight"] = (direct, (n,))
         for name, (array, shape) in shapes.items():
             if array.shape != shape:
                 raise UserError(f"routing: {name} has shape {array.shape}, not {shape}")
@@ -111,7 +120,7 @@ class RoutingData:
         named = tuple(range(n)) if documents is None else tuple(documents)
         if len(named) != n:
             raise UserError(f"routing: {n} items need as many documents, not {len(named)}")
-        return cls(s, c, a, i, length, named)
+        return cls(s, c, a, direct, i, length, named)
 
     def part(self, which: NDArray[np.bool_]) -> RoutingData:
         """Some of the items."""
@@ -119,6 +128,7 @@ class RoutingData:
             self.scores[which],
             self.costs[which],
             self.alone[which],
+            self.straight[which],
             self.information[which],
             self.lengths[which],
             tuple(name for name, taken in zip(self.documents, which, strict=True) if taken),
@@ -370,6 +380,7 @@ def learn_router(
     level: float = 0.95,
     seed: int = 0,
     resamples: int = 2_000,
+    calibration: NDArray[np.bool_] | None = None,
 ) -> Learned:
     """Learn thresholds on half of the documents and report on the other half.
 
@@ -379,30 +390,29 @@ def learn_router(
         What the thresholds hold for: ``scorer``, ``compressor`` (both), ``predictor`` and ``data``.
     margin:
         Loss of score against the full context that doesn't matter.
+    calibration:
+        Which items are learned from, whole documents; default :func:`halves` with ``seed``.
 
     Raises
     ------
     UserError
-        If there are fewer than two documents, an unknown ``kind`` or a missing identifier.
+        If there are fewer than two documents, one in both halves, an unknown ``kind`` or a missing identifier.
     """
     if kind not in KINDS:
         raise UserError(f"information is {', '.join(KINDS)}, not {kind!r}")
     if missing := [k for k in ("scorer", "compressor", "predictor", "data") if not identifiers.get(k)]:
         raise UserError(f"a router must know its {', '.join(missing)}: thresholds hold for nothing else")
-    which = halves(data.documents, seed)
-    calibration, test = data.part(which), data.part(~which)
+    which = halves(data.documents, seed) if calibration is None else calibration
+    learned_from, test = data.part(which), data.part(~which)
     if not (which.any() and (~which).any()):
         raise UserError("a router needs at least two documents: one half is learned from, one reported")
-    chosen, tried = _choose(calibration, margin, level, seed, resamples)
-    routes = _route(test.information, *chosen)
-    rates = _rates(routes)
-    n = np.arange(len(routes))
-    by_router = test.scores[n, routes]
-    by_length = _by_length(
-        test, routes, _longer_is_easier(calibration, _route(calibration.information, *chosen))
-    )
-    at_random = test.scores @ np.array(rates)
-    length_score = test.scores[n, by_length]
+    if shared := set(learned_from.documents) & set(test.documents):
+        raise UserError(f"document {sorted(map(str, shared))[0]!r} is in both halves; a document is in one")
+    chosen, tried = _choose(learned_from, margin, level, seed, resamples)
+    sent = send(learned_from, test, *chosen)
+    rates, by_length = sent.rates, sent.by_length
+    n = np.arange(len(by_length))
+    by_router, at_random, length_score = sent.scores, test.scores @ np.array(rates), test.scores[n, by_length]
     why = ""
     beats: dict[str, float] = {}
     for name, other in (("random", at_random), ("length only", length_score)):
@@ -423,7 +433,7 @@ def learn_router(
         )
 
     policies = (
-        policy("router", by_router, test.costs[n, routes], rates),
+        policy("router", by_router, sent.costs, rates),
         policy("random, equal rates", at_random, test.alone @ np.array(rates), rates),
         policy("length only, equal rates", length_score, test.alone[n, by_length], _rates(by_length)),
         policy("always local", test.scores[:, LOCAL], test.alone[:, LOCAL], (1, 0, 0)),
@@ -431,8 +441,42 @@ def learn_router(
         policy("never compress", test.scores[:, FULL], test.alone[:, FULL], (0, 0, 1)),
     )
     return Learned(
-        router, policies, beats, margin, level, len(calibration.documents), len(test.documents), tried
+        router, policies, beats, margin, level, len(learned_from.documents), len(test.documents), tried
     )
+
+
+class Sent(NamedTuple):
+    """What thresholds do to items: where each ends, its score and cost there, the shares of items sent
+    each way, and where length alone would send as many."""
+
+    routes: NDArray[np.intp]
+    scores: Array
+    costs: Array
+    rates: tuple[float, float, float]
+    by_length: NDArray[np.intp]
+
+
+def send(calibration: RoutingData, test: RoutingData, local: float, large: float) -> Sent:
+    """Route the items of ``test`` by two thresholds.
+
+    From ``calibration`` comes only whether longer or shorter contexts are the ones that length-only
+    routing compresses.
+    """
+    routes = _route(test.information, local, large)
+    longer = _longer_is_easier(calibration, _route(calibration.information, local, large))
+    return Sent(
+        routes,
+        test.scores[np.arange(len(routes)), routes],
+        _costs(test, routes, large),
+        _rates(routes),
+        _by_length(test, routes, longer),
+    )
+
+
+def _costs(data: RoutingData, routes: NDArray[np.intp], large: float) -> Array:
+    """Net cost of each item; an infinite second threshold saves trying the larger compressor."""
+    costs: Array = data.costs[np.arange(len(routes)), routes]
+    return np.where(routes == FULL, data.straight, costs) if large == math.inf else costs
 
 
 def _choose(
@@ -447,8 +491,9 @@ def _choose(
         routes = _route(data.information, *pair)
         if (routes == FULL).all():
             continue
-        cost = float(data.costs[n, routes].mean())
-        # Of pairs that route all items alike the first, the most cautious one, stands for them.
+        cost = float(_costs(data, routes, pair[1]).mean())
+        # Of pairs that route all items alike the first, the most cautious one, stands for them: where its
+        # second threshold is infinite, it is the cheapest too.
         seen.setdefault(routes.tobytes(), (cost, pair, data.scores[n, routes]))
     dearest = float(data.alone[:, FULL].mean())
     for cost, pair, scores in sorted(seen.values(), key=lambda s: s[0]):
