@@ -231,19 +231,22 @@ def read_tokens(run: Run) -> dict[str, int]:
 
 def score_all(a: argparse.Namespace) -> None:
     material, _ = sources(a.task, a.data)
+    n = a.contexts
     some = Sources(
-        material.ids[:SCORED],
-        material.contexts[:SCORED],
-        material.queries[:SCORED],
-        f"{a.task}, first {SCORED} of {material.reference_set}",
+        material.ids[:n],
+        material.contexts[:n],
+        material.queries[:n],
+        f"{a.task}, first {n} of {material.reference_set}",
     )
     word = a.scorer.replace("/", "-") if a.scorer.startswith("offline/") else label(a.scorer)
     prompt = {} if a.scorer.startswith("offline/") else {"prompt": QUESTION}
     cells = a.runs / a.task / f"cells-{word}.sqlite"
+    if a.scorer.startswith("hf/"):
+        prompt |= {"dtype": a.dtype}
     with open_scorer(a.scorer, cells=cells, **prompt) as judge:
         judge.check()
         # All messages at once, so that each context is read once; what follows finds its cells stored.
-        every = [made.messages(SCORED).texts for made in all_made(a.runs, a.task)]
+        every = [made.messages(n).texts for made in all_made(a.runs, a.task)]
         judge.score_matrix(
             some.contexts,
             some.queries,
@@ -256,7 +259,7 @@ def score_all(a: argparse.Namespace) -> None:
             if out.exists():
                 continue
             began = time.monotonic()
-            measured = measure(some, made.messages(SCORED), judge)
+            measured = measure(some, made.messages(n), judge)
             facts = measured.facts() | {
                 "scorer": measured.matrix.scorer_id,
                 "seconds": round(time.monotonic() - began, 1),
@@ -549,6 +552,10 @@ def main() -> None:
     parser.add_argument("--base-url")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--limit", type=int, default=40, help="items of `edges`")
+    parser.add_argument(
+        "--contexts", type=int, default=SCORED, help="contexts of a score matrix, at most 64 (32: 5 bits)"
+    )
+    parser.add_argument("--dtype", default="float32", help="of hf/ scorers: float32, bfloat16")
     parser.add_argument("--concurrency", type=int, default=48)
     parser.add_argument("--runs", type=Path, default=Path("runs/compression"))
     a = parser.parse_args()

@@ -6,7 +6,7 @@
 # Folders of models: three compressors of growing size (the largest also answers; the middle one also
 # runs the teams whose edges are compressed), then one or two scorers of another family (transformers
 # in this process). About 40 minutes on two quiet cores; every step continues where it was cut short, and
-# STEPS="compress answer score edges write" names those to do. AGENTCOMM_VLLM_PYTHON and PYTHON as in
+# STEPS="compress answer score edges write" names those to do, CONTEXTS=16 makes smaller score matrices. AGENTCOMM_VLLM_PYTHON and PYTHON as in
 # eval/benchmarks.sh.
 set -euo pipefail
 [ $# -ge 5 ] || { sed -n 2,11p "$0" >&2; exit 2; }
@@ -34,8 +34,8 @@ for model in "$small" "$middle" "$large"; do
 done
 if wants score; then
   for task in squad records; do
-    step score "$task" --scorer offline/codelength
-    for scorer in "$@"; do step score "$task" --scorer "hf/$scorer"; done
+    step score "$task" --scorer offline/codelength --contexts "${CONTEXTS:-32}"
+    for scorer in "$@"; do step score "$task" --scorer "hf/$scorer" --contexts "${CONTEXTS:-32}" --dtype "${DTYPE:-float32}"; done
   done
 fi
 if wants write; then step write; "$python" eval/compression.py draw; fi
