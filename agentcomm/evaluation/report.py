@@ -15,6 +15,7 @@ the run's directory, or given to :func:`write_report`. It maps ``"sender->reader
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import math
 import os
@@ -64,6 +65,14 @@ class Written(NamedTuple):
     """Rows whose conversations are in the file."""
 
 
+class Finding(NamedTuple):
+    """Something that is shown beside runs: a title, what it says, and a picture (SVG) if there is one."""
+
+    title: str
+    words: str
+    svg: str | None = None
+
+
 def _order(rows: Sequence[Key], sources: Sequence[Source]) -> Iterator[tuple[Key, str]]:
     """Rows in the order in which their conversations are kept, and why: the interesting ones in turns."""
     cells = {k: [s.cells[k] for s in sources if k in s.cells] for k in rows}
@@ -103,6 +112,7 @@ def write_report(
     *,
     values: Mapping[str, Mapping[str, Any]] | None = None,
     size: int = SIZE,
+    findings: Sequence[Finding] = (),
 ) -> Written:
     """Write the report of runs, the first being the reference.
 
@@ -116,13 +126,15 @@ def write_report(
         By a run's name, what its edges are worth, as ``value.json`` would say it.
     size:
         Bytes that conversations may fill the file up to.
+    findings:
+        Shown below the runs; with some, ``paths`` may be empty.
 
     Raises
     ------
     ConfigError
         If a path is no run, a run's file can't be read, or ``out`` can't be written.
     """
-    if not paths:
+    if not paths and not findings:
         raise ConfigError("no run to show; name one or more run directories")
     with ExitStack() as stack:
         names = _names(paths)
@@ -130,21 +142,25 @@ def write_report(
         for source in sources:
             count(source)
             set_worth(source, (values or {}).get(source.name))
-        compare(sources)
+        if sources:
+            compare(sources)
         rows = list(dict.fromkeys(k for s in sources for k in s.cells))
         partial = out.with_name(out.name + ".partial")
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("w", encoding="utf-8", newline="\n") as file:
-                kept = _write(Page(file), sources, rows, size)
+                kept = _write(Page(file), sources, rows, size, findings)
             partial.replace(out)
         except OSError as error:
             raise ConfigError(f"can't write {out}: {error.strerror}; choose another --out") from error
         return Written(out, out.stat().st_size, len(rows), kept)
 
 
-def _write(page: Page, sources: Sequence[Source], rows: Sequence[Key], size: int) -> int:
+def _write(
+    page: Page, sources: Sequence[Source], rows: Sequence[Key], size: int, findings: Sequence[Finding]
+) -> int:
     """Write all data, the conversations first; returns how many of those there are."""
+    page.data("findings", [_shown(one) for one in findings])
     table = packed(_table(sources, rows))
     room = size - page.written - len(table) - 100_000 - 20 * len(rows) // 3
     where: dict[Key, tuple[int, int]] = {}
@@ -200,6 +216,14 @@ def _write(page: Page, sources: Sequence[Source], rows: Sequence[Key], size: int
     return len(where)
 
 
+def _shown(finding: Finding) -> dict[str, str | None]:
+    """With the picture as an image of its own: no rule or script in it reaches the page."""
+    image = None
+    if finding.svg is not None:
+        image = "data:image/svg+xml;base64," + base64.b64encode(finding.svg.encode("utf-8")).decode("ascii")
+    return {"title": finding.title, "words": finding.words, "image": image}
+
+
 def _table(sources: Sequence[Source], rows: Sequence[Key]) -> dict[str, Any]:
     """Column by column: what gzip likes best, and what the page reads fastest."""
     previews = []
@@ -234,6 +258,8 @@ def _finite(value: Any) -> Any:
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """Short names that tell the runs apart: the directory's, or as much of its path as it takes."""
+    if not paths:
+        return []
     whole = [Path(os.path.abspath(p)) for p in paths]  # noqa: PTH100 -- without following links
     if len(set(whole)) < len(whole):
         raise ConfigError("the same run is named twice; name each once")

@@ -467,7 +467,8 @@ def send(calibration: RoutingData, test: RoutingData, local: float, large: float
     return Sent(
         routes,
         test.scores[np.arange(len(routes)), routes],
-        _costs(test, routes, large),
+        # Thresholds that no message reaches need no attempt.
+        test.alone[:, FULL] if local == large == math.inf else _costs(test, routes, large),
         _rates(routes),
         _by_length(test, routes, longer),
     )

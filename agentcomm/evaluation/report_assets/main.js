@@ -48,6 +48,13 @@ function teamSection() {
   return section;
 }
 
+/** Curves and verdicts that lay beside the runs; pictures are images of their own, which follow light and dark. */
+function findingsSection() {
+  return el("section", { "aria-labelledby": "findings-h" }, el("h2", { id: "findings-h" }, "Measured"),
+    el("div", { class: "findings" }, findings.map((f) => el("figure", { class: "panel" }, el("h3", {}, name(f.title)),
+      f.image && el("img", { src: f.image, alt: f.title, width: 640 }), el("figcaption", { class: "quiet" }, marked(f.words))))));
+}
+
 function footer() {
   const reasons = Object.entries(facts.reasons).map(([why, n]) => `${count(n)} ${why}`).join(", ");
   return el("footer", {},
@@ -68,6 +75,13 @@ async function start() {
     main.replaceChildren(el("p", { class: "banner" }, "This browser is too old for this report (it can't unpack gzip); any of 2023 or later will do."));
     return;
   }
+  if (!facts.runs.length) {
+    document.title = "agentcomm";
+    document.getElementById("top").replaceChildren(el("span", { class: "brand" }, "agentcomm"), el("h1", {}, "Measured"), el("span", { class: "grow" }), themeButton());
+    main.replaceChildren(findingsSection(), el("footer", {}, el("p", {}, `Made ${new Date(facts.made * 1000).toLocaleString()} by agentcomm. This file needs no network and sends nothing.`)));
+    document.documentElement.dataset.ready = "true";
+    return;
+  }
   const front = el("div", { class: "front-box" });
   fitted(front, drawFront);
   const shared = facts.runs.some((r) => r.point?.shared);
@@ -75,7 +89,7 @@ async function start() {
   main.replaceChildren(...banners(),
     el("section", { "aria-labelledby": "runs-h" }, el("h2", { id: "runs-h" }, facts.runs.length > 1 ? "Runs" : "Run"),
       el("div", { class: "overview" }, el("div", {}, el("div", { class: "panel flush" }, runsTable()), facts.runs.length === 1 && agentsTable(facts.runs[0])), el("figure", { class: "panel" }, front, el("figcaption", { class: "quiet" }, "Score against tokens, with 95 % intervals. Up and to the left is better.", note && " " + note)))),
-    teamSection());
+    ...(findings.length ? [findingsSection()] : []), teamSection());
   const table = await openTable();
   const sheet = episodeSheet(table);
   const items = itemsTable(table, (row, state) => {

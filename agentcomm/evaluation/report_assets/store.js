@@ -1,6 +1,7 @@
 // Store: what the file holds. Small facts are read at once, large pieces when they are needed.
 
 const facts = JSON.parse(document.getElementById("facts").textContent);
+const findings = JSON.parse(document.getElementById("findings").textContent);
 const ABSENT = 0, NOT_RUN = 1, OK = 2, FAILED = 3;
 
 async function unpack(id) {
