@@ -239,6 +239,8 @@ async def study(task_name: str, a: argparse.Namespace) -> None:
             # The controls that imitate a policy are run for each one, the others once.
             # The whole team of every setting is the complete graph: that control has run already.
             words = [w for w in MANDATORY if w != "complete" and (seed == a.seeds[0] or w == "random")]
+            if a.fixed and seed == a.seeds[0]:
+                words.append("fixed")
             if a.no_controls or (seed != a.seeds[0] and not a.all_random):
                 continue
             controlled = await run_controls(
@@ -407,6 +409,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kinds", type=int, help="kinds of question at most that frugal tells apart")
     parser.add_argument("--name", help="of the entry in the results (default: the setting)")
     parser.add_argument("--no-controls", action="store_true", help="only the complete team and the policies")
+    parser.add_argument("--fixed", action="store_true", help="also the best fixed topology by validate items")
     parser.add_argument("--concurrency", type=int, default=48)
     parser.add_argument("--all-random", action="store_true", help="matched random DAGs for every seed")
     parser.add_argument("--runs", type=Path, default=Path("runs/pruning"))
