@@ -2,6 +2,7 @@
 
     python eval/routing.py [--runs runs/compression] [--data FOLDER] [--out FILE] [--docs FOLDER]
 
+Continues where it was cut short (runs/compression/routing has what is done; delete it to begin anew).
 Calls no model: it reads what eval/compression.py left (messages of compressors, the fixed predictor's
 scores and tokens on each of them and on the whole text). Every item can end in three ways: a small
 compressor's message, a larger one's, the whole text. What decides is known before the answer: the
@@ -12,6 +13,8 @@ the scale (alpha) that is best on that half.
   then the halves exchanged, so that every item is scored by thresholds that have not seen it.
 * sweep: both thresholds at the same quantile of the calibration half, from never to always compressing.
   The score between the ends, less that of random routing at the same rates: does information help at all?
+* at_cap: the share of messages whose information is all that so many contexts allow (log K): it can't
+  tell these apart.
 * signal: rank correlation over items of information and of what the message costs in score.
 
 Costs: FLOPs of every call, prompts read included, nothing cached (`flops`: small and larger compressor,
@@ -25,6 +28,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +37,7 @@ import numpy as np
 from benchmarks import commit
 from compression import NAMES, Made, all_made, ranks, sources
 from scipy.special import logsumexp
+from scipy.stats import rankdata
 
 from agentcomm.evaluation.rundir import RunDir
 from agentcomm.evaluation.stats import mean_interval, paired_bootstrap
@@ -259,8 +264,12 @@ def play(folds: list[tuple[np.ndarray, RoutingData]], thresholds: list[tuple[flo
     return Played(scores, costs, rates)
 
 
-def facts_of(played: Played, data: RoutingData) -> dict[str, Any]:
+def facts_of(played: Played, data: RoutingData, *, ends: bool = True) -> dict[str, Any]:
     documents = data.documents
+    rivals = {name: played.scores[name] for name in ("random", "length")}
+    if ends:
+        rivals |= {"never compress": data.scores[:, FULL], "always local": data.scores[:, LOCAL]}
+        rivals |= {"always larger": data.scores[:, LARGE]}
     return {
         "rates": dict(zip(ROUTES, map(float, played.rates), strict=True)),
         "policies": {
@@ -268,14 +277,7 @@ def facts_of(played: Played, data: RoutingData) -> dict[str, Any]:
             for name, s in played.scores.items()
         },
         "score_against": {
-            name: difference(played.scores["router"], other, documents)
-            for name, other in (
-                ("random", played.scores["random"]),
-                ("length", played.scores["length"]),
-                ("never compress", data.scores[:, FULL]),
-                ("always local", data.scores[:, LOCAL]),
-                ("always larger", data.scores[:, LARGE]),
-            )
+            name: difference(played.scores["router"], other, documents) for name, other in rivals.items()
         },
         "cost_against_never_compress": difference(played.costs["router"], data.alone[:, FULL], documents),
     }
@@ -284,6 +286,7 @@ def facts_of(played: Played, data: RoutingData) -> dict[str, Any]:
 def study(case: Case, names: tuple[str, str], task: str, identifiers: dict[str, str]) -> dict[str, Any]:
     documents = tuple(d for d, k in zip(case.documents, case.known, strict=True) if k)
     first = halves(case.documents, SEED)
+    cap = math.log((first & case.known).sum())
     found: dict[str, Any] = {
         "local": names[0],
         "larger": names[1],
@@ -292,6 +295,10 @@ def study(case: Case, names: tuple[str, str], task: str, identifiers: dict[str, 
         "alpha": [
             [information(m, half & case.known, "pointwise")[1] for m in case.messages]
             for half in (first, ~first)
+        ],
+        "at_cap": [
+            float(np.mean(information(m, first & case.known, "pointwise")[0] > cap - 0.01))
+            for m in case.messages
         ],
         "always": {},
         "learned": {},
@@ -340,7 +347,10 @@ def sweep(folds: list[tuple[np.ndarray, RoutingData]]) -> dict[str, Any]:
     inner = played[1:-1]
     mean = {name: np.mean([p.scores[name] for p in inner], axis=0) for name in inner[0].scores}
     return {
-        "points": [{"share": share, **facts_of(p, data)} for share, p in zip(QUANTILES, played, strict=True)],
+        "points": [
+            {"share": share, **facts_of(p, data, ends=False)}
+            for share, p in zip(QUANTILES, played, strict=True)
+        ],
         "mean_advantage": {
             name: difference(mean["router"], mean[name], data.documents) for name in ("random", "length")
         },
@@ -349,31 +359,33 @@ def sweep(folds: list[tuple[np.ndarray, RoutingData]]) -> dict[str, Any]:
 
 def signal(folds: list[tuple[np.ndarray, RoutingData]], which: int) -> dict[str, Any]:
     """Spearman's correlation over test items of information and score of the message, and of information
-    and score less that of the whole text; the interval resamples documents (percentiles)."""
+    and score less that of the whole text; the interval resamples items (percentiles)."""
     out: dict[str, Any] = {}
     data = folds[0][1]
     # Ranks within a half: the two halves' information has two scales.
     place = np.zeros(len(data.scores))
     for learned, d in folds:
-        values = d.information[~learned, which]
-        place[~learned] = np.argsort(np.argsort(np.nan_to_num(values, nan=-np.inf))) / len(values)
-    names = list(dict.fromkeys(data.documents))
-    members = [np.flatnonzero([d == name for d in data.documents]) for name in names]
-    rng = np.random.default_rng(SEED)
-    drawn = [
-        np.concatenate([members[i] for i in rng.integers(len(names), size=len(names))])
-        for _ in range(RESAMPLES)
-    ]
+        values = np.nan_to_num(d.information[~learned, which], nan=-np.inf)
+        place[~learned] = rankdata(values) / len(values)
+    # Every context is there once, so that items are documents.
+    rows = np.random.default_rng(SEED).integers(len(place), size=(RESAMPLES, len(place)))
     for title, value in (
         ("score", data.scores[:, which]),
         ("score_less_full", data.scores[:, which] - data.scores[:, FULL]),
     ):
-        each = [ranks(place[rows], value[rows]) for rows in drawn]
         at = ranks(place, value)
+        each = correlations(place[rows], value[rows])
         enough = math.isfinite(at) and np.isfinite(each).mean() > 0.5
-        low, high = np.nanquantile(each, [0.025, 0.975]) if enough else (None, None)
+        low, high = map(float, np.nanquantile(each, [0.025, 0.975])) if enough else (None, None)
         out[title] = {"spearman": at if enough else None, "low": low, "high": high}
     return out
+
+
+def correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Spearman's, row by row; NaN where a row has only equal values."""
+    a, b = (v - v.mean(axis=1, keepdims=True) for v in (rankdata(x, axis=1), rankdata(y, axis=1)))
+    size = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.divide((a * b).sum(axis=1), size, out=np.full(len(a), np.nan), where=size > 0)
 
 
 # -- writing -----------------------------------------------------------------------------------
@@ -408,14 +420,20 @@ def gather(runs: Path, data: Path | None) -> dict[str, Any]:
         for names in PAIRS:
             if not all(n in made and (runs / task / f"answers-{n}.json").exists() for n in names):
                 continue
-            case = case_of(runs, task, material, items, (made[names[0]], made[names[1]]), scored)
-            identifiers = {
-                "scorer": SCORER,
-                "compressor": " + ".join(names),
-                "predictor": full["model"],
-                "data": material.reference_set,
-            }
-            entry["pairs"].append(study(case, names, task, identifiers))
+            kept = runs / "routing" / f"{task}, {', '.join(names)}.json"
+            if not kept.exists():
+                case = case_of(runs, task, material, items, (made[names[0]], made[names[1]]), scored)
+                identifiers = {
+                    "scorer": SCORER,
+                    "compressor": " + ".join(names),
+                    "predictor": full["model"],
+                    "data": material.reference_set,
+                }
+                found = study(case, names, task, identifiers)
+                kept.parent.mkdir(exist_ok=True)
+                kept.write_text(json.dumps(found, default=float))
+                print(kept.stem, file=sys.stderr)
+            entry["pairs"].append(json.loads(kept.read_text()))
         result["tasks"][task] = entry
     return result
 
@@ -432,8 +450,8 @@ def shown(name: str) -> str:
 def table(result: dict[str, Any]) -> str:
     lines = [
         "| task | local → larger | local | larger | full | learned: local/larger/full | its score | less random "
-        "| cost / full | sweep less random | sweep less length | signal (local, score) |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| cost / full | local at cap | sweep less random | sweep less length | signal (local, score) |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
 
     def of(d: dict[str, Any], name: str = "mean") -> str:
@@ -450,6 +468,7 @@ def table(result: dict[str, Any]) -> str:
             lines.append(
                 f"| {task} | {p['local']} → {p['larger']} | {scores} | {rates} | "
                 f"{of(both['policies']['router']['score'])} | {of(both['score_against']['random'])} | {cost:.2f} | "
+                f"{p['at_cap'][LOCAL]:.0%} | "
                 f"{of(gain['random'])} | {of(gain['length'])} | "
                 f"{of(p['signal']['pointwise']['local']['score'], 'spearman')} |"
             )
