@@ -50,7 +50,9 @@ def graph(
         raise ac.UserError(f"information_exchange: mark={mark!r}; use {' or '.join(MARKS)}")
     if answer not in ("marked", "asked"):
         raise ac.UserError(f"information_exchange: answer={answer!r}; use marked or asked")
-    role = "Tell what your partner needs and ask for what you need, in few words. Use only what you both know."
+    role = (
+        "Tell what your partner needs and ask for what you need, in few words. Use only what you both know."
+    )
     if answer == "marked":
         role += f" When you know the answer, {MARKS[mark]}"
     peers = [

@@ -114,3 +114,35 @@ async def test_a_message_that_reaches_its_cap_is_marked_as_such_and_punished() -
 def test_a_rule_that_the_setting_does_not_have_is_refused(graph: str, stop: str) -> None:
     with pytest.raises(ac.UserError, match="any_two"):
         load_graph(graph, {"stop": stop})
+
+
+async def test_who_is_asked_at_the_end_reads_the_last_words_and_its_own_share() -> None:
+    asked: list[str] = []
+
+    def reply(request: ChatRequest) -> str:
+        text = "\n".join(m.content for m in request.messages)
+        if "Reply with the answer alone" in text:
+            asked.append(text)
+            return "x"
+        assert "<A>" not in text and "Answer:" not in text
+        return f"{speaker(request)} talks"
+
+    graph = load_graph("information_exchange", {"answer": "asked", "rounds": 2})
+    episode = await ac.run(graph, ITEM, Scripted(reply), executor="plain")
+    assert episode.answer == "x" and len(asked) == 1
+    assert (
+        all(word in asked[0] for word in ("alice talks", "bob talks", "share 2"))
+        and "share 1" not in asked[0]
+    )
+
+
+async def test_a_last_line_marks_an_answer_where_the_team_is_told_so() -> None:
+    talk = Talk(lambda name, turn: f"{name} knows.\nAnswer: x")
+    episode = await play(talk, mark="line")
+    assert talk.order == ["alice", "bob"] and episode.answer == "Answer: x"
+
+
+@pytest.mark.parametrize("options", [{"mark": "star"}, {"answer": "guessed"}])
+def test_an_unknown_way_to_answer_is_refused(options: dict[str, str]) -> None:
+    with pytest.raises(ac.UserError, match="information_exchange: .*; use "):
+        load_graph("information_exchange", options)
