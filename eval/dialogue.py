@@ -78,7 +78,7 @@ class Setting(NamedTuple):
 SETTINGS = {
     "one_hop": Setting(
         "information_exchange",
-        {"max_tokens": 48, "rounds": 2, "answer": "asked"},
+        {"max_tokens": 48, "rounds": 1, "answer": "asked"},
         "records",
         {"specialists": 2, "by": "attribute"},
         0.05,
