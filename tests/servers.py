@@ -228,6 +228,7 @@ class CountingServer:
         self.latency_s, self.tokenize, self.models = latency_s, tokenize, models
         self.served: list[Served] = []
         self.tokenized: list[dict[str, Any]] = []
+        self.tokenize_latency_s = 0.0
         self.peak = 0
         self.stopping = threading.Event()
         self._queue: deque[Fault] = deque()
@@ -409,6 +410,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _tokenize(self, request: dict[str, Any]) -> None:
         self.owner.tokenized.append(request)
+        self.owner.stopping.wait(self.owner.tokenize_latency_s)
         if self.owner.tokenize == "llama":
             if "content" in request:
                 self._send({"tokens": list(range(count(request["content"])))})

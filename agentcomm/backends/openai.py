@@ -48,7 +48,7 @@ from agentcomm.message import Reply, Usage
 
 OPENAI_URL = "https://api.openai.com/v1"
 SIDE_REQUEST_S = 10.0
-"""Longest wait for what is only nice to know: the list of models, a token count."""
+"""Longest wait for what is only nice to know: the list of models, whether a server counts tokens."""
 COUNTS_KEPT = 4096
 COUNT_FAILURES = 3
 """So many failed counts in a row, and the server is not asked again."""
@@ -428,8 +428,10 @@ class OpenAI:
             "add_special": False,
             "add_special_tokens": False,
         }
+        # A server that has counted before and is slow is busy: a count is waited for as a reply would be.
+        wait = self.timeout_s if self._can_count else min(SIDE_REQUEST_S, self.timeout_s)
         try:
-            with anyio.fail_after(min(SIDE_REQUEST_S, self.timeout_s)):
+            with anyio.fail_after(wait):
                 answer = await self._open().post(f"{root}/tokenize", cast_to=object, body=body)
         except openai.APIStatusError as error:
             if error.status_code < 500 and error.status_code not in (408, 409, 429):

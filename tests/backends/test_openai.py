@@ -418,6 +418,18 @@ async def test_counting_gives_up_on_a_dead_server_without_an_error() -> None:
     await backend.aclose()
 
 
+async def test_a_server_that_has_counted_and_is_busy_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentcomm.backends.openai.SIDE_REQUEST_S", 0.3)
+    with CountingServer(tokenize="vllm") as server:
+        busy, unknown = (OpenAI("test-model", base_url=server.url, timeout_s=30) for _ in range(2))
+        assert await busy.count_tokens("one") == 1
+        server.tokenize_latency_s = 0.6
+        assert await busy.count_tokens("one two") == 2
+        assert await unknown.count_tokens("one two") is None
+        await busy.aclose()
+        await unknown.aclose()
+
+
 async def test_a_cancelled_request_leaves_the_backend_usable(server: CountingServer) -> None:
     server.script(servers.hang())
     backend = OpenAI("test-model", base_url=server.url)
