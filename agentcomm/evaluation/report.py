@@ -127,7 +127,7 @@ def write_report(
     size:
         Bytes that conversations may fill the file up to.
     findings:
-        Shown below the runs; with some, ``paths`` may be empty.
+        Shown above the runs; with some, ``paths`` may be empty.
 
     Raises
     ------

@@ -86,10 +86,10 @@ async function start() {
   fitted(front, drawFront);
   const shared = facts.runs.some((r) => r.point?.shared);
   const note = facts.runs.length < 2 ? "" : shared ? `Over the ${plural(facts.runs[0].point.rows, "row")} that all runs scored.` : "The runs share no scored row: each is shown over its own, and can't be compared.";
-  main.replaceChildren(...banners(),
+  main.replaceChildren(...banners(), ...(findings.length ? [findingsSection()] : []),
     el("section", { "aria-labelledby": "runs-h" }, el("h2", { id: "runs-h" }, facts.runs.length > 1 ? "Runs" : "Run"),
       el("div", { class: "overview" }, el("div", {}, el("div", { class: "panel flush" }, runsTable()), facts.runs.length === 1 && agentsTable(facts.runs[0])), el("figure", { class: "panel" }, front, el("figcaption", { class: "quiet" }, "Score against tokens, with 95 % intervals. Up and to the left is better.", note && " " + note)))),
-    ...(findings.length ? [findingsSection()] : []), teamSection());
+    teamSection());
   const table = await openTable();
   const sheet = episodeSheet(table);
   const items = itemsTable(table, (row, state) => {
