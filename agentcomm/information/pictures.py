@@ -183,6 +183,11 @@ def _style() -> str:
 # -- the parts ------------------------------------------------------------------------------
 
 
+def _spread(low: float, high: float) -> float:
+    """What numbers differ by; 0 where it is rounding, which no axis can be divided into."""
+    return high - low if high - low > 1e-3 * max(abs(low), abs(high)) else 0.0
+
+
 @dataclass(frozen=True)
 class _Scale:
     x_low: float
@@ -198,11 +203,11 @@ class _Scale:
         upright = [(p.y, p.low, p.high) for p in points] + [(e.y, e.low, e.high) for e in levels]
         ys = [v for values in upright for v in values if v is not None]
         x_low, x_high = min(xs), max(xs)
-        space = (x_high - x_low) or abs(x_high) or 1.0
+        space = _spread(x_low, x_high) or abs(x_high) or 1.0
         x_low = min(0.0, x_low) if from_zero else x_low - 0.08 * space
         x_high += 0.1 * ((x_high - x_low) or 1.0)
         low, high = min(ys), max(ys)
-        space = (high - low) or 0.2
+        space = _spread(low, high) or 0.2
         y_low, y_high = low - 0.12 * space, high + 0.12 * space
         if low >= 0 and high <= 1:
             y_low, y_high = max(0.0, y_low), min(1.0, y_high)

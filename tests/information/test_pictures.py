@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree
 
 import numpy as np
@@ -78,3 +79,9 @@ def test_nothing_and_what_is_unknown_is_not_drawn() -> None:
         rate_distortion("t", [Series("a", [])])
     with pytest.raises(UserError, match="not a finite number"):
         rate_distortion("t", [Series("a", [Point(float("nan"), 0.5)])])
+
+
+def test_numbers_that_differ_by_rounding_are_not_blown_up_to_an_axis() -> None:
+    points = [Point(3.58496247, 4.99999999, 4.99999998, 5.0), Point(3.58496250, 5.0)]
+    drawn = mi_against_score("at the cap", [Series("extract", points)])
+    assert not re.search(r">\d\.\d{4,}<", drawn)
