@@ -378,7 +378,6 @@ def gather(a: argparse.Namespace) -> dict[str, Any]:
         "command": "eval/compression.sh",
         "commit": commit(),
         "items": ITEMS,
-        "scored_contexts": SCORED,
         "seed": 0,
         "temperature": 0.0,
         "scorers": [],
@@ -441,7 +440,7 @@ def gather_task(runs: Path, name: str, material: Sources, items: tuple[Item, ...
             point["information"][word] = {
                 k: facts[k]
                 for k in ("scorer", "quantity", "estimate", "bits_per_byte", "bits_per_scorer_token")
-            }
+            } | {"contexts": len(facts["gain_nats"])}
             gain_rows.setdefault(word, []).append(facts["gain_nats"])
             if facts["pmi_nats"] is not None:
                 gain_rows.setdefault(f"{word}, against no context", []).append(facts["pmi_nats"])
@@ -452,6 +451,14 @@ def gather_task(runs: Path, name: str, material: Sources, items: tuple[Item, ...
         for word, rows in gain_rows.items()
         if len(rows) == len(points) > 2
     }
+    # Rules copy pieces word for word, which says much about the context and little about the question.
+    written = [k for k, p in enumerate(points) if p["weights_sha256"] is not None]
+    if len(written) > 2:
+        for word, rows in gain_rows.items():
+            if len(rows) == len(points):
+                rank[f"{word}, models alone"] = correlation(
+                    np.array(rows)[written], np.array(score_rows)[written]
+                )
     length = np.array([p["mean_bytes"] for p in points])
     table = np.array(score_rows)
     if len(points) > 2:
@@ -510,7 +517,7 @@ def fits(runs: Path, name: str, material: Sources, points: list[dict[str, Any]])
 def table(result: dict[str, Any]) -> str:
     """Markdown: one line for each compressor and budget."""
     lines = [
-        "| task | compressor | budget | bytes | score | bits (cap 5) | bits a byte | scorer |",
+        "| task | compressor | budget | bytes | score | bits | bits a byte | scorer (cap) |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, task in result["tasks"].items():
@@ -534,7 +541,8 @@ def table(result: dict[str, Any]) -> str:
                 shown = "" if per is None else f"{per:.3f}"
                 mc = e.get("mc_bits")
                 bits = "none" if mc is None else f"{mc:.2f} [{ci[0]:.2f}, {ci[1]:.2f}]"
-                lines.append(f"{start} {bits} | {shown} | {word} |")
+                cap = np.log2(found["contexts"])
+                lines.append(f"{start} {bits} | {shown} | {word} ({cap:g}) |")
                 start = "| | | | | |"
             if not p["information"]:
                 lines.append(f"{start} | | |")
@@ -601,14 +609,16 @@ def draw(result: dict[str, Any]) -> None:
         if word is None:
             continue
         by: dict[str, list[Point]] = {}
+        contexts = SCORED
         for p in task["points"]:
             if word in p["information"] and p["information"][word]["estimate"]["mc_bits"] is not None:
                 e, s = p["information"][word]["estimate"], p["score"]
                 low, high = e["ci_bits"] or (None, None)
+                contexts = p["information"][word]["contexts"]
                 point = Point(e["mc_bits"], s["mean"], s["low"], s["high"], str(p["budget"]), low, high)
                 by.setdefault(NAMES.get(p["compressor"], p["compressor"]), []).append(point)
         svg = mi_against_score(
-            f"{name}: score over information (scorer {word}; cap 5 bits)",
+            f"{name}: score over information (scorer {word}; cap {np.log2(contexts):g} bits)",
             [Series(n, ps, joined=True) for n, ps in by.items()],
         )
         (docs / f"information-{name}.svg").write_text(svg)
