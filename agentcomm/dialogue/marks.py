@@ -45,8 +45,10 @@ def marks(text: str) -> Iterator[Mark]:
     """
     at = 0
     while match := _OPEN.search(text, at):
-        if (found := match["a"] or match["line"]) is not None:
-            answer, end = found.strip(" *" if match["a"] is None else None), match.end()
+        if match["a"] is not None:
+            answer, end = match["a"], match.end()
+        elif match["line"] is not None:
+            answer, end = match["line"].strip(" *"), match.end()
         elif (closed := _closing(text, match.end())) is not None:
             answer, end = text[match.end() : closed], closed + 1
         else:

@@ -29,6 +29,11 @@ def test_the_last_mark_counts(text: str, answer: str | None) -> None:
     assert last_mark(text) == answer
 
 
+def test_an_empty_mark_is_none_whatever_follows() -> None:
+    assert last_mark("<A></A> so {x} it is") is None and last_mark("<A></A> so x} it is") is None
+    assert last_mark("Answer:\nand }") is None
+
+
 def test_what_is_said_beside_the_marks_is_kept() -> None:
     assert without_marks(r"Ada: Oslo. <A>Oslo</A> I think \boxed{4}") == "Ada: Oslo.  I think"
     assert without_marks("<A>x</A>") == ""
