@@ -239,11 +239,11 @@ def score_all(a: argparse.Namespace) -> None:
         f"{a.task}, first {n} of {material.reference_set}",
     )
     word = a.scorer.replace("/", "-") if a.scorer.startswith("offline/") else label(a.scorer)
-    prompt = {} if a.scorer.startswith("offline/") else {"prompt": QUESTION}
-    cells = a.runs / a.task / f"cells-{word}.sqlite"
+    settings: dict[str, Any] = {} if a.scorer.startswith("offline/") else {"prompt": QUESTION}
     if a.scorer.startswith("hf/"):
-        prompt |= {"dtype": a.dtype}
-    with open_scorer(a.scorer, cells=cells, **prompt) as judge:
+        settings["dtype"] = a.dtype
+    cells = a.runs / a.task / f"cells-{word}.sqlite"
+    with open_scorer(a.scorer, cells=cells, **settings) as judge:
         judge.check()
         # All messages at once, so that each context is read once; what follows finds its cells stored.
         every = [made.messages(n).texts for made in all_made(a.runs, a.task)]
@@ -446,19 +446,14 @@ def gather_task(runs: Path, name: str, material: Sources, items: tuple[Item, ...
                 gain_rows.setdefault(f"{word}, against no context", []).append(facts["pmi_nats"])
         points.append(point)
         score_rows.append(s)
-    rank = {
-        word: correlation(np.array(rows), np.array(score_rows))
-        for word, rows in gain_rows.items()
-        if len(rows) == len(points) > 2
-    }
     # Rules copy pieces word for word, which says much about the context and little about the question.
     written = [k for k, p in enumerate(points) if p["weights_sha256"] is not None]
-    if len(written) > 2:
-        for word, rows in gain_rows.items():
-            if len(rows) == len(points):
-                rank[f"{word}, models alone"] = correlation(
-                    np.array(rows)[written], np.array(score_rows)[written]
-                )
+    rank = {
+        f"{word}{suffix}": correlation(np.array(rows)[chosen], np.array(score_rows)[chosen])
+        for suffix, chosen in (("", list(range(len(points)))), (", models alone", written))
+        for word, rows in gain_rows.items()
+        if len(rows) == len(points) and len(chosen) > 2
+    }
     length = np.array([p["mean_bytes"] for p in points])
     table = np.array(score_rows)
     if len(points) > 2:

@@ -6,10 +6,10 @@
 # Folders of models: three compressors of growing size (the largest also answers; the middle one also
 # runs the teams whose edges are compressed), then one or two scorers of another family (transformers
 # in this process). About 40 minutes on two quiet cores; every step continues where it was cut short, and
-# STEPS="compress answer score edges write" names those to do, CONTEXTS=16 makes smaller score matrices. AGENTCOMM_VLLM_PYTHON and PYTHON as in
-# eval/benchmarks.sh.
+# STEPS="compress answer score edges write" names those to do; CONTEXTS=16 makes smaller score matrices,
+# DTYPE=bfloat16 quicker ones. AGENTCOMM_VLLM_PYTHON and PYTHON as in eval/benchmarks.sh.
 set -euo pipefail
-[ $# -ge 5 ] || { sed -n 2,11p "$0" >&2; exit 2; }
+[ $# -ge 5 ] || { sed -n 2,10p "$0" >&2; exit 2; }
 data=$1 small=$2 middle=$3 large=$4
 shift 4
 python=${PYTHON:-.venv/bin/python}

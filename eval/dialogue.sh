@@ -3,8 +3,8 @@
 #
 #     eval/dialogue.sh MODEL-FOLDER SETTING [eval/dialogue.py's options]
 #
-# SETTING: two_hop (generated, SmolLM2-135M: about 40 minutes a seed on two cores with ENGINE=vllm), arithmetic, hotpotqa (with
-# --data FOLDER). --minutes M stops between pieces; the same command continues. With ENGINE=vllm dialogues are
+# SETTING: one_hop (generated; what SmolLM2-135M can do), two_hop (about 40 minutes a seed on two cores with
+# ENGINE=vllm), arithmetic, hotpotqa (with --data FOLDER). --minutes M stops between pieces; the same command continues. With ENGINE=vllm dialogues are
 # played by vLLM with the adapters (AGENTCOMM_VLLM_PYTHON names its interpreter), else in this process.
 set -euo pipefail
 model=$1 setting=$2

@@ -118,12 +118,16 @@ def shape(run: Run) -> dict[str, float]:
     return {"agents": float(np.mean(agents)), "edges": float(np.mean(edges))} if cuts else {}
 
 
-def known(folder: Path, rollouts: int, graph: Any) -> Any:
-    """The policy that was learned in ``folder`` with as many rollouts, as it was: what it cost stays."""
-    if not (folder / "policy.json").exists():
+def learned_before(folder: Path, asked: dict[str, Any], graph: Any) -> tuple[Any, float | None] | None:
+    """The policy that was learned in ``folder`` from the same words, and the seconds it took (``None``: not known).
+
+    Fitting again would find every rollout recorded, and say that learning had cost nothing.
+    """
+    note = folder.with_suffix(".json")
+    if not note.exists():
         return None
-    policy = load(folder, graph)
-    return policy if policy.card.spent.get("rollouts") == rollouts else None
+    told = json.loads(note.read_text())
+    return (load(folder, graph), told["seconds"]) if told["asked"] == asked else None
 
 
 async def study(task_name: str, a: argparse.Namespace) -> None:
@@ -150,6 +154,15 @@ async def study(task_name: str, a: argparse.Namespace) -> None:
         print(f"{name}: no validate items: {error}", file=sys.stderr)
         validate = None
     root = a.runs / name
+    asked = {
+        "method": a.method,
+        "rollouts": a.rollouts or setting.rollouts,
+        "price": price,
+        "kinds": a.kinds,
+        "confirm": a.confirm,
+        "embedder": a.embedder,
+        "learn": [i.content_hash[:16] for i in learn.items],
+    }
     entry: dict[str, Any] = {
         "command": "python " + " ".join(["eval/pruning.py", *sys.argv[1:]]),
         "commit": commit(),
@@ -158,12 +171,8 @@ async def study(task_name: str, a: argparse.Namespace) -> None:
         "graph": setting.graph,
         "task": setting.task,
         "task_config": dict(score.config),
-        "method": a.method,
-        "embedder": a.embedder,
-        "price": price,
-        "kinds": a.kinds,
-        "confirm": a.confirm,
-        "learn_hashes": [i.content_hash[:16] for i in learn.items],
+        **{k: v for k, v in asked.items() if k != "learn"},
+        "learn_hashes": asked["learn"],
         "item_hashes": [i.content_hash[:16] for i in score.items],
         "horizon_items": HORIZON,
         "margin": MARGIN,
@@ -191,25 +200,29 @@ async def study(task_name: str, a: argparse.Namespace) -> None:
         done: dict[int, tuple[Run, dict[str, Any]]] = {}
 
         async def learned(seed: int) -> None:
-            began = time.monotonic()
-            out, rollouts = root / f"policy-{seed}", a.rollouts or setting.rollouts
-            policy = known(out, rollouts, graph) or await fit_async(
-                graph,
-                learn,
-                method=a.method,
-                model=a.model,
-                rollouts=rollouts,
-                price=price,
-                seed=seed,
-                embedder=a.embedder,
-                validate=validate,
-                confirm=a.confirm,
-                margin=MARGIN,
-                out=out,
-                options=options,
-                **({} if a.kinds is None else {"most_kinds": a.kinds}),
-            )
-            took = time.monotonic() - began
+            out = root / f"policy-{seed}"
+            before = learned_before(out, asked, graph)
+            if before is None:
+                began = time.monotonic()
+                policy = await fit_async(
+                    graph,
+                    learn,
+                    method=a.method,
+                    model=a.model,
+                    rollouts=asked["rollouts"],
+                    price=price,
+                    seed=seed,
+                    embedder=a.embedder,
+                    validate=validate,
+                    confirm=a.confirm,
+                    margin=MARGIN,
+                    out=out,
+                    options=options,
+                    **({} if a.kinds is None else {"most_kinds": a.kinds}),
+                )
+                before = policy, round(time.monotonic() - began, 1)
+                out.with_suffix(".json").write_text(json.dumps({"asked": asked, "seconds": before[1]}))
+            policy, took = before
             one = await run(f"{a.method}-{seed}", policy)
             spent = policy.card.spent
             learning = float(spent.get("input_tokens") or 0)
@@ -219,7 +232,7 @@ async def study(task_name: str, a: argparse.Namespace) -> None:
                 {
                     "seed": seed,
                     "spent": dict(spent),
-                    "seconds": round(took, 1),
+                    "seconds": took,
                     "notes": list(policy.card.notes),
                     "run": one.summary(),
                     "alive": shape(one),
@@ -237,12 +250,12 @@ async def study(task_name: str, a: argparse.Namespace) -> None:
         pruned = [done[seed][0] for seed in a.seeds]
         for seed, one in zip(a.seeds, pruned, strict=True):
             # The controls that imitate a policy are run for each one, the others once.
-            # The whole team of every setting is the complete graph: that control has run already.
-            words = [w for w in MANDATORY if w != "complete" and (seed == a.seeds[0] or w == "random")]
-            if a.fixed and seed == a.seeds[0]:
-                words.append("fixed")
-            if a.no_controls or (seed != a.seeds[0] and not a.all_random):
+            first = seed == a.seeds[0]
+            if a.no_controls or not (first or a.all_random):
                 continue
+            # The whole team of every setting is the complete graph: that control has run already.
+            words = [w for w in MANDATORY if w != "complete"] if first else ["random"]
+            words += ["fixed"] if a.fixed and first else []
             controlled = await run_controls(
                 one,
                 graph,

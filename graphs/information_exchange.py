@@ -1,9 +1,10 @@
 """Peers who each hold a part of the context and talk until they agree on an answer.
 
 They speak in turn; each reads what was said since its own last turn and marks its answer as
-<A>answer</A> (``mark="line"``: on a last line "Answer: ...", which small models manage). The talk ends when two of them mark the same answer, or after ``rounds`` rounds; what
-is said last counts. Models that state facts well and mark nothing are asked at the end instead
-(``answer="asked"``: one more call, who spoke last says the answer alone). (Setting of Optima, arXiv 2410.08115; the instruction is our own.)
+<A>answer</A> (``mark="line"``: on a last line "Answer: ..."). The talk ends when two of them mark the
+same answer, or after ``rounds`` rounds; what is said last counts. Models that state facts well and mark
+nothing are asked at the end instead (``answer="asked"``: one more call, in which the one who spoke last
+says the answer alone). (Setting of Optima, arXiv 2410.08115; the instruction is our own.)
 
     agentcomm eval information_exchange hotpotqa -T deal=2
     agentcomm eval information_exchange records -T specialists=3 -T by=attribute -T hops=2 -G agents=3
@@ -18,6 +19,7 @@ MARKS = {
     "tag": "write it as <A>answer</A>.",
     "line": "write it alone on the last line, after Answer:",
 }
+TELL = "Tell what your partner needs and ask for what you need, in few words. Use only what you both know."
 ASKED = "Reply with the answer alone, in one or two words."
 SYSTEM = "Two people each know a part of what is needed."
 
@@ -50,9 +52,7 @@ def graph(
         raise ac.UserError(f"information_exchange: mark={mark!r}; use {' or '.join(MARKS)}")
     if answer not in ("marked", "asked"):
         raise ac.UserError(f"information_exchange: answer={answer!r}; use marked or asked")
-    role = (
-        "Tell what your partner needs and ask for what you need, in few words. Use only what you both know."
-    )
+    role = TELL
     if answer == "marked":
         role += f" When you know the answer, {MARKS[mark]}"
     peers = [
@@ -72,7 +72,7 @@ def graph(
         for b in names
         if a != b
     ]
-    last: ac.Agent = ac.Agent("agreement", act=Verdict())
+    last = ac.Agent("agreement", act=Verdict())
     if answer == "asked":
         last = ac.Agent("answer", role=ASKED, view=seen[-1], temperature=temperature, max_tokens=16)
     edges += [ac.Edge(name, last.name) for name in names]
