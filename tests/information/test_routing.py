@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from agentcomm.errors import ChannelError, ConfigError, UserError
-from agentcomm.information.routing import Router, RoutingData, halves, learn_router
+from agentcomm.information.routing import Router, RoutingData, halves, learn_router, send
 
 pytestmark = pytest.mark.anyio
 IDS = {"scorer": "hf/a", "compressor": "local/b + openai/c", "predictor": "openai/d", "data": "squad"}
@@ -101,6 +101,21 @@ def test_a_router_that_would_cost_as_much_as_the_full_context_sends_it_always() 
     learned = learn_router(dear, identifiers=IDS, resamples=200)
     assert math.isinf(learned.router.local)
     assert "less cost" in learned.router.why
+
+
+def test_what_thresholds_never_try_is_not_paid() -> None:
+    data = RoutingData.of(
+        [[1, 1, 1]] * 2,
+        [[10, 30, 100]] * 2,
+        [[5, 5], [0, 5]],
+        [7, 7],
+        alone=[[8, 18, 70]] * 2,
+        straight=[80, 80],
+    )
+    assert send(data, data, 1.0, 1.0).costs.tolist() == [10, 30]
+    assert send(data, data, 1.0, 9.0).costs.tolist() == [10, 100]
+    assert send(data, data, 1.0, math.inf).costs.tolist() == [10, 80]
+    assert send(data, data, math.inf, math.inf).costs.tolist() == [70, 70]
 
 
 def test_items_whose_score_failed_are_sent_in_full() -> None:
