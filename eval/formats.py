@@ -77,7 +77,7 @@ async def study(a: argparse.Namespace) -> dict[str, Any]:
     shown = {"deal": 2, "distractors": a.distractors, **({"data": a.data} if a.data else {})}
     learn = load_task("hotpotqa", {**shown, "split": "learn", "limit": plan.learn_items})
     validate = load_task("hotpotqa", {**shown, "split": "validate", "limit": plan.accept})
-    settings = {"rounds": a.rounds, "max_tokens": a.max_tokens}
+    settings = {"rounds": a.rounds, "max_tokens": a.max_tokens, "answer": a.answer}
     team = Team(
         lambda instruction: load_graph("information_exchange", {**settings, "instruction": instruction}),
         learn,
@@ -175,6 +175,12 @@ def main(words: Sequence[str] | None = None) -> None:
     p.add_argument("--accept", type=int, default=48)
     p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--max-tokens", type=int, default=64)
+    p.add_argument(
+        "--answer",
+        default="asked",
+        choices=("asked", "marked"),
+        help="asked: who spoke last says the answer alone, in one more call (small models mark nothing)",
+    )
     p.add_argument("--distractors", type=int, default=0)
     p.add_argument("--concurrency", type=int, default=32)
     p.add_argument("--seed", type=int, default=0)

@@ -22,6 +22,7 @@ class Live:
         self.last: Progress | None = None
         self.console = Console(stderr=True)
         self.bar: Any = None
+        self.bars: dict[str, Any] = {}
         self.tty = show and self.console.is_terminal
         self.lines = show and not self.tty
 
@@ -58,6 +59,20 @@ class Live:
         elif self.lines and time.monotonic() - self.shown > self.every_s:
             self.shown = time.monotonic()
             sys.stderr.write(f"{self.title}: {progress.done}/{progress.total} {describe(progress)}\n")
+
+    def tell(self, title: str, progress: Progress) -> None:
+        """Show one of several runs that go beside each other: a bar for each, or a line when it ends."""
+        if self.bar is not None:
+            if title not in self.bars:
+                self.bars[title] = self.bar.add_task(title, total=None, note="")
+            self.bar.update(
+                self.bars[title], total=progress.total, completed=progress.done, note=describe(progress)
+            )
+        elif self.lines and (
+            progress.done == progress.total or time.monotonic() - self.shown > self.every_s
+        ):
+            self.shown = time.monotonic()
+            sys.stderr.write(f"{title}: {progress.done}/{progress.total} {describe(progress)}\n")
 
     def __exit__(self, *_: object) -> None:
         if self.bar is not None:

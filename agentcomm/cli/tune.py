@@ -205,16 +205,7 @@ def tune(
     learn, validate = items("learn", max(1, needs)), items("validate", accept)
     _announce(graph_of(""), most, more)
     folder = out or Path("formats") / f"{Path(task).stem}-{Path(graph).stem}"
-    with Live(f"{Path(graph).stem} on {learn.name}", show=not json) as progress:
-        shown = ""
-
-        def on_progress(name: str, state: Any) -> None:
-            nonlocal shown
-            if name != shown:
-                shown = name
-                progress.begin(name)
-            progress(state)
-
+    with Live("", show=not json) as progress:
         team = Team(
             graph_of,
             learn,
@@ -223,7 +214,7 @@ def tune(
             model,
             folder,
             replace(options, limits=Limits()),
-            None if json else on_progress,
+            None if json else progress.tell,
             limits=options.limits,
             readability=reader,
         )

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from agentcomm.backends.base import Backend
@@ -93,6 +94,8 @@ class Team:
             )
         self.paid: list[CallRow] = []
         self.read_tokens = 0
+        self._beside: anyio.CapacityLimiter | None = None
+        self._reading = anyio.Lock()
 
     async def play(self, format: Format, items: Sequence[int], purpose: str) -> list[Dialogue | None]:
         """One dialogue for each of ``items``, in their order; ``None`` where it failed.
@@ -115,8 +118,26 @@ class Team:
         places = list(items)
         row = bool(places) and places == list(range(places[0], places[-1] + 1))
         where = f"{places[0]}-{places[-1] + 1}" if row else content_id(places)[:8]
-        groups = await self._groups(format, chosen, f"{purpose}-{where}-{format.id}", 1)
+        async with self._place(len(chosen)):
+            await anyio.lowlevel.checkpoint()  # whoever had the place before may have ended the search
+            groups = await self._groups(format, chosen, f"{purpose}-{where}-{format.id}", 1)
         return [None if played is None else played.dialogue for (played,) in groups]
+
+    def _place(self, items: int) -> anyio.CapacityLimiter:
+        """A place among the formats that are played beside each other: as many as fill the model's slots.
+
+        A model with few slots keeps the prefix of one format cached instead. Under a limit they go
+        one after another: what is left of it is known when the last one has ended.
+        """
+        if self._beside is None:
+            self._beside = anyio.CapacityLimiter(1)
+        wide = 1
+        if self.limits == Limits() and self.model is not None:
+            options = self.options or RunOptions()
+            backend = options.resolver()(self.model) if isinstance(self.model, str) else self.model
+            wide = max(1, backend.max_concurrency // max(1, items))
+        self._beside.total_tokens = wide
+        return self._beside
 
     async def sample(
         self, format: Format, items: Sequence[int], samples: int, purpose: str = "accept"
@@ -193,7 +214,8 @@ class Team:
                 if (text := without_marks(m.text))
             }
         )
-        read = await anyio.to_thread.run_sync(self.readability.read, texts)
+        async with self._reading:
+            read = await anyio.to_thread.run_sync(self.readability.read, texts)
         self.read_tokens += read.tokens
         nll = dict(zip(texts, read.nlls, strict=True))
 

@@ -18,12 +18,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
+import anyio
 import numpy as np
 
 from agentcomm.dialogue.formats import BANDIT, NATURAL, Format, pool
 from agentcomm.dialogue.reward import Dialogue, RewardConfig, quantile, reward
 from agentcomm.errors import ConfigError, TaskError
 from agentcomm.evaluation.stats import PairedDifference, paired_bootstrap
+from agentcomm.executors.base import first_error
 
 
 class Arena(Protocol):
@@ -33,7 +35,7 @@ class Arena(Protocol):
         """One dialogue for each place in the list of items, in their order; ``None`` where a call failed.
 
         ``items`` are places in the ``learn`` items, or in the ``validate`` items for the purpose
-        ``"accept"``.
+        ``"accept"``. Asked for several formats at once; how many go beside each other is the arena's choice.
         """
         ...
 
@@ -222,10 +224,26 @@ class FormatSearch:
             raise ConfigError("nothing to search among: give a format beside natural language")
         played: list[Dialogue | None] = []
 
-        async def play(format: str, items: Sequence[int], purpose: str) -> list[Dialogue | None]:
-            found = await arena.play(formats[format], items, purpose)
-            played.extend(found)
+        async def play_all(
+            which: Sequence[str], items: Sequence[int], purpose: str
+        ) -> list[list[Dialogue | None]]:
+            """Beside each other, as far as the arena goes along: a server's batches are filled."""
+            found: list[list[Dialogue | None]] = [[] for _ in which]
+
+            async def one(place: int) -> None:
+                found[place] = await arena.play(formats[which[place]], items, purpose)
+
+            try:
+                async with anyio.create_task_group() as group:
+                    for place in range(len(which)):
+                        group.start_soon(one, place)
+            except BaseExceptionGroup as errors:
+                raise first_error(errors) from None
+            played.extend(d for talks in found for d in talks)
             return found
+
+        async def play(format: str, items: Sequence[int], purpose: str) -> list[Dialogue | None]:
+            return (await play_all([format], items, purpose))[0]
 
         plan, natural = self.plan, formats[NATURAL]
         calibrated = [d for d in await play(natural.id, range(plan.calibrate), "calibrate") if d is not None]
@@ -238,7 +256,8 @@ class FormatSearch:
         for rung, size in enumerate(plan.rungs):
             items = range(first, first + size)
             first += size
-            rows = [self.standing(a, rung + 1, await play(a, items, "search"), normaliser) for a in arms]
+            talks = await play_all(arms, items, "search")
+            rows = [self.standing(a, rung + 1, d, normaliser) for a, d in zip(arms, talks, strict=True)]
             rows.sort(key=lambda s: -math.inf if s.reward is None else s.reward, reverse=True)
             if rows[0].reward is None:
                 raise TaskError(f"every dialogue of rung {rung + 1} failed; see the ledger for why")

@@ -3,13 +3,17 @@
 import json
 from pathlib import Path
 
+import anyio
 import pytest
 
+from agentcomm.backends.base import ChatRequest, Reply
+from agentcomm.backends.scripted import Scripted
 from agentcomm.dialogue.formats import POOL
 from agentcomm.dialogue.play import Team, dialogue
 from agentcomm.dialogue.policy import load as load_policy
 from agentcomm.errors import TaskError
 from agentcomm.evaluation.splits import hash_of
+from agentcomm.ledger.limits import Limits
 from agentcomm.ledger.rows import CallRow
 from agentcomm.loading import load_graph, load_task
 from tests.command import agentcomm
@@ -57,6 +61,42 @@ def test_formats_are_not_chosen_on_items_to_score(tmp_path: Path) -> None:
     task = load_task("records", {"limit": 4, "split": "score"})
     with pytest.raises(TaskError, match="score"):
         Team(lambda i: load_graph("information_exchange"), task, task.items, (), "mock/echo", tmp_path)
+
+
+class Busy(Scripted):
+    """Notes how many dialogues were under way at most."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__({}, default="x", max_concurrency=slots, latency_s=0.005)
+        self.now = self.most = 0
+
+    async def chat(self, request: ChatRequest) -> Reply:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            return await super().chat(request)
+        finally:
+            self.now -= 1
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("slots", "limits", "most"), [(6, Limits(), 6), (3, Limits(), 2), (6, Limits(calls=999), 2)]
+)
+async def test_formats_go_beside_each_other_while_the_model_has_slots_and_no_limit_is_shared(
+    slots: int, limits: Limits, most: int, tmp_path: Path
+) -> None:
+    shared = {"specialists": 2, "by": "attribute", "hops": 2, "limit": 2}
+    learn, validate = (load_task("records", {**shared, "split": s}) for s in ("learn", "validate"))
+    model = Busy(slots)
+    team = Team(
+        lambda instruction: load_graph("information_exchange", {"instruction": instruction}),
+        learn, learn.items, validate.items, model, tmp_path, limits=limits,
+    )  # fmt: skip
+    async with anyio.create_task_group() as group:
+        for format in ("json", "code", "logic"):
+            group.start_soon(team.play, POOL[format], range(2), "search")
+    assert model.most == most and len(team.paid) == 3 * 2 * 6
 
 
 def call(agent: str, round: int, **more: object) -> CallRow:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import anyio
 import numpy as np
 import pytest
 
@@ -83,6 +84,37 @@ async def test_formats_of_a_rung_play_the_same_items_each_rung_fresh_ones_and_na
     assert len(set(used)) == len(used) and min(used) == 30  # nothing it was calibrated on
     finals = [(f, i) for f, i, purpose in arena.asked if purpose == "accept"]
     assert [f for f, _ in finals] == ["json", NATURAL] and finals[0][1] == finals[1][1]
+
+
+class Together(Scripted):
+    """Answers a rung only once all its formats have been asked, the last one first."""
+
+    def __init__(self, arms: Mapping[str, tuple[int, float]], refuses: str = "") -> None:
+        super().__init__(arms)
+        self.refuses, self.waiting = refuses, 0
+
+    async def play(self, format: Format, items: Sequence[int], purpose: str) -> list[Dialogue | None]:
+        if purpose == "search" and min(items) == SearchPlan().calibrate:
+            self.waiting += 1
+            while self.waiting < 12:
+                await anyio.sleep(0)
+            for _ in range(12 - BANDIT.index(format.id)):
+                await anyio.sleep(0)
+        if format.id == self.refuses:
+            raise ConfigError("the server is gone")
+        return await super().play(format, items, purpose)
+
+
+async def test_formats_of_a_rung_are_played_beside_each_other_and_the_result_is_the_same() -> None:
+    with anyio.fail_after(10):
+        assert await FormatSearch(config=CONFIG).run(Together(PLANTED)) == await FormatSearch(
+            config=CONFIG
+        ).run(Scripted(PLANTED))
+
+
+async def test_an_error_of_one_format_beside_others_comes_alone() -> None:
+    with anyio.fail_after(10), pytest.raises(ConfigError, match="gone"):
+        await FormatSearch(config=CONFIG).run(Together(PLANTED, refuses="code"))
 
 
 async def test_an_absurdly_long_format_leaves_the_others_rewards_alone() -> None:
