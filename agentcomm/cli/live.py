@@ -68,9 +68,7 @@ class Live:
             self.bar.update(
                 self.bars[title], total=progress.total, completed=progress.done, note=describe(progress)
             )
-        elif self.lines and (
-            progress.done == progress.total or time.monotonic() - self.shown > self.every_s
-        ):
+        elif self.lines and (progress.done == progress.total or time.monotonic() - self.shown > self.every_s):
             self.shown = time.monotonic()
             sys.stderr.write(f"{title}: {progress.done}/{progress.total} {describe(progress)}\n")
 

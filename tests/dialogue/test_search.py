@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import anyio
+import anyio.lowlevel
 import numpy as np
 import pytest
 
@@ -91,15 +92,16 @@ class Together(Scripted):
 
     def __init__(self, arms: Mapping[str, tuple[int, float]], refuses: str = "") -> None:
         super().__init__(arms)
-        self.refuses, self.waiting = refuses, 0
+        self.refuses, self.waiting, self.all = refuses, 0, anyio.Event()
 
     async def play(self, format: Format, items: Sequence[int], purpose: str) -> list[Dialogue | None]:
         if purpose == "search" and min(items) == SearchPlan().calibrate:
             self.waiting += 1
-            while self.waiting < 12:
-                await anyio.sleep(0)
+            if self.waiting == 12:
+                self.all.set()
+            await self.all.wait()
             for _ in range(12 - BANDIT.index(format.id)):
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
         if format.id == self.refuses:
             raise ConfigError("the server is gone")
         return await super().play(format, items, purpose)
