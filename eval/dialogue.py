@@ -7,7 +7,8 @@ answers the same items of the scoring split, greedily, beside the untrained mode
 and told to be terse, the best format without training, one agent with the whole context, that agent as
 often as the tokens allow (self-consistency), the team with its messages cut to as many tokens, and the
 same training on randomly chosen and on unfiltered dialogues. Writes eval/results/dialogue.json after
-every piece; --minutes stops between pieces, and the same command goes on. Then
+every piece; --minutes stops between pieces, and the same command goes on. Seeds may be run beside each
+other (a process each, into the same file): they fill a server's batches. Then
 
     python eval/dialogue.py --draw
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import fcntl
 import json
 import sys
 import time
@@ -428,6 +430,13 @@ def results(study: Study) -> dict[str, Any]:
 
 def write(study: Study) -> None:
     out = HERE / "results" / "dialogue.json" if study.a.results is None else study.a.results
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # seeds may be run beside each other, a process for each
+        _merge(study, out)
+
+
+def _merge(study: Study, out: Path) -> None:
     known = json.loads(out.read_text()) if out.exists() else {}
     key = f"{study.name} {Path(study.a.model.partition('/')[2]).name} {study.a.method}"
     entry = known.setdefault(key, {"seeds": {}})
@@ -445,7 +454,6 @@ def write(study: Study) -> None:
         "learn_hashes": [i.content_hash[:16] for i in study.learn.items],
     }
     entry["seeds"][str(study.seed)] = results(study)
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_suffix(".part")
     partial.write_text(json.dumps(known, indent=1, ensure_ascii=False, default=float) + "\n")
     partial.replace(out)
