@@ -282,6 +282,7 @@ async def study(task_name: str, a: argparse.Namespace) -> None:
                 write(name, entry)
             entry["not_applicable"] = controlled.not_applicable
             entry["single_chosen"] = controlled.chosen
+            entry["fixed_chosen"] = controlled.fixed
     write(name, entry)
 
 
