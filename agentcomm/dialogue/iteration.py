@@ -154,12 +154,20 @@ class Iteration:
             normaliser = self._quantile([group[0] for group in played])
         kept, funnel = self._select(played)
         made: list[Row] = []
+        left_out = 0
         for choice in kept:
             one = played[choice.item][choice.sample]
+            cut = {turn for turn, s in enumerate(one.spoken, 1) if s.capped}
+            left_out += len(cut)
             made += rows(
-                learning.graph, one.ask.item, one.said, reward=choice.terms.total, iteration=self.number
+                learning.graph,
+                one.ask.item,
+                one.said,
+                reward=choice.terms.total,
+                iteration=self.number,
+                cut=cut,
             )
-        return made, {**asdict(funnel), "rows": len(made)}, normaliser
+        return made, {**asdict(funnel), "cut": left_out, "rows": len(made)}, normaliser
 
     def _ask(self, item: Item, draw: int, teams: dict[str, AgentGraph]) -> Ask:
         format = self._format(item, draw)
@@ -222,9 +230,17 @@ class Iteration:
                 selector=config.pair_selector,
                 rng=self.rng("pairs", item.id),
             )
-            made += preference_rows(learning.graph, item, pairs, iteration=self.number)
+            cut = {s.said for p in played for s in p.spoken if s.capped}
+            whole = [pair for pair in pairs if pair.chosen not in cut]
+            made += preference_rows(learning.graph, item, whole, iteration=self.number)
             sums.update(
-                {"items": 1, "selectable": funnel.selectable, "passed": funnel.passed, "kept": funnel.kept}
+                {
+                    "items": 1,
+                    "selectable": funnel.selectable,
+                    "passed": funnel.passed,
+                    "kept": funnel.kept,
+                    "cut": len(pairs) - len(whole),
+                }
             )
         return made, {**sums, "rows": len(made)}, normaliser
 
@@ -398,6 +414,11 @@ class Iteration:
             return (
                 "no dialogue marked an answer (<A>answer</A>); raise the agents' max_tokens or rounds, take a "
                 "model that follows the instruction, or ask for the answer at the end (-G answer=asked)"
+            )
+        if funnel["kept"] and funnel["cut"]:
+            return (
+                f"what was selected was cut off by the limit on tokens ({funnel['cut']} messages), and a "
+                "sentence without its end is nothing to imitate; raise the agents' max_tokens"
             )
         totals = [p.terms.total for p in there if p.terms is not None]
         if len(set(totals)) == 1:

@@ -21,7 +21,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -125,6 +125,7 @@ def rows(
     reward: float,
     iteration: int = 0,
     formats: Mapping[str, Format] = POOL,
+    cut: Collection[int] = (),
 ) -> list[Row]:
     """A row for every turn of a model in a dialogue; turns without a word have none.
 
@@ -137,6 +138,9 @@ def rows(
         made of a message.
     formats:
         Whose instructions may not stand in a prompt.
+    cut:
+        Turns (from 1) that a limit on tokens cut off: they have no row, since a row ends in a stop
+        token, and whoever imitates it learns to stop in the middle of a sentence.
 
     Raises
     ------
@@ -147,7 +151,7 @@ def rows(
     found = []
     for turn, (record, prompt) in enumerate(_prompts(graph, item, _records(graph, item, dialogue)), 1):
         assert isinstance(record.outcome, Message)
-        if prompt is not None and record.outcome.text.strip():
+        if prompt is not None and turn not in cut and record.outcome.text.strip():
             meta = _meta(item, record.agent, turn, reward, iteration, prompt, formats)
             found.append(Row(prompt, record.outcome.text, meta))
     return found
