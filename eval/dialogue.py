@@ -263,7 +263,7 @@ class Study:
             "adopted": found.adopted,
             "winner": found.winner,
             "dialogues": found.dialogues,
-            "spent": found.spent,
+            "spent": team.paid_tokens,
             "verdict": found.verdict,
         }
         await self.point(f"format-{found.winner}", self.team(POOL[found.winner].text), model)

@@ -14,6 +14,7 @@ not cached (640 read, 200 written), 220,000 in all; at 165 tokens a second 22 mi
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -94,6 +95,7 @@ async def study(a: argparse.Namespace) -> dict[str, Any]:
         found = await search.run(team)
         # Read again from the ledgers: nothing is paid twice.
         paid = team.paid_tokens
+        found = dataclasses.replace(found, spent=None if found.spent is None else paid)
         ours, theirs = [
             await team.play(search.formats[f], range(plan.accept), "accept") for f in (found.winner, NATURAL)
         ]

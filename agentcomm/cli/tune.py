@@ -203,6 +203,8 @@ def tune(
         return load_task(task, o.task_options(task_option, data=data, limit=limit, split=split, seed=None))
 
     learn, validate = items("learn", max(1, needs)), items("validate", accept)
+    _enough(learn, needs, "learn", "--calibrate or --rungs")
+    _enough(validate, accept, "validate", "--accept")
     _announce(graph_of(""), most, more)
     folder = out or Path("formats") / f"{Path(task).stem}-{Path(graph).stem}"
     with Live("", show=not json) as progress:
@@ -235,6 +237,9 @@ def tune(
             if reader is not None:
                 reader.close()
     paid = team.paid_tokens + found.written_tokens
+    if found.result.spent is not None:
+        # What failed, was tried again, or read messages for their likelihood has to be paid back too.
+        found.result = replace(found.result, spent=paid)
     result = found.result
     adopted = getattr(result, "adopted", None)
     policy = _policy(team, found, adopted if isinstance(adopted, str) else "natural", paid)
@@ -299,6 +304,16 @@ def _reader(word: str, model: str | None, base_url: str | None) -> Any:
     from agentcomm.dialogue.readability import open_readability
 
     return open_readability(word, model, base_url=base_url)
+
+
+def _enough(task: Any, needs: int, split: str, options: str) -> None:
+    """Refuses, before anything is paid, a search that will run out of items."""
+    from agentcomm.errors import ConfigError
+
+    if len(task.items) < needs:
+        raise ConfigError(
+            f"this search plays {needs} {split} items; {task.name} has {len(task.items)}: lower {options}"
+        )
 
 
 def _announce(graph: AgentGraph, dialogues: int, more: int) -> None:

@@ -13,6 +13,7 @@ Deliberately absent: how dialogues are played (:mod:`agentcomm.dialogue.play`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
@@ -72,7 +73,15 @@ def choose(group: Sequence[Sampled], config: RewardConfig | None = None) -> int:
 
 
 def _best(terms: Sequence[RewardTerms]) -> int:
-    return min(range(len(terms)), key=lambda i: (-terms[i].total, terms[i].tokens, i))
+    def order(i: int) -> tuple[float, int, int]:
+        total = terms[i].total
+        return (
+            (-total if math.isfinite(total) else math.inf),
+            terms[i].tokens,
+            i,
+        )  # an unknown reward comes last
+
+    return min(range(len(terms)), key=order)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agentcomm.dialogue.formats import Format
-from agentcomm.dialogue.reward import Dialogue, RewardConfig, quantile, reward
+from agentcomm.dialogue.reward import Dialogue, RewardConfig, count, quantile, reward
 from agentcomm.dialogue.search import FormatSearch, SearchPlan
 from agentcomm.errors import ConfigError, TaskError
 from agentcomm.graph import AgentGraph
@@ -92,7 +92,7 @@ def memories(
     there = [(i, d) for i, d in zip(items, dialogues, strict=True) if d is not None]
     if not there:
         raise TaskError("every dialogue failed, so there is nothing to remember; see the ledger for why")
-    normaliser = quantile([d.tokens[config.count] for _, d in there], share)
+    normaliser = quantile([count(d, config.count) for _, d in there], share)
     terms = [(reward(d, normaliser, config), n) for n, (_, d) in enumerate(there)]
     good = sorted((t for t in terms if t[0].selectable), key=lambda t: (-t[0].total, t[0].tokens, t[1]))
     kept = [there[n] for _, n in good[:most]]

@@ -19,6 +19,7 @@ from agentcomm.errors import ConfigError
 Method = Literal["isft", "idpo", "isft-dpo"]
 METHODS: tuple[Method, ...] = ("isft", "idpo", "isft-dpo")
 Selector = Literal["reward", "random", "unfiltered"]
+PAIR_SELECTORS: tuple[PairSelector, ...] = ("q", "gap", "random")
 SELECTORS: tuple[Selector, ...] = ("reward", "random", "unfiltered")
 
 
@@ -95,6 +96,19 @@ class LearnConfig:
             raise ConfigError(
                 f"{self.samples} dialogues an item leave nothing to choose from; take at least 2"
             )
+        if self.order not in ("paper", "code") or self.pair_selector not in PAIR_SELECTORS:
+            raise ConfigError(
+                f"order={self.order!r}, pair_selector={self.pair_selector!r}; orders: paper, code; "
+                f"pair selectors: {', '.join(PAIR_SELECTORS)}"
+            )
+        for name, low, high in (("share", 1, 100), ("pair_share", 1, 100), ("drop_best", 0, 99)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"learning: {name}={getattr(self, name)} percent; it lies in {low}..{high}")
+        for name in ("threshold", "least", "gap", "tolerance"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"learning: {name}={getattr(self, name)}; it must be a number")
+        if self.quantile is not None and not 0 < self.quantile <= 1:
+            raise ConfigError(f"learning: quantile={self.quantile}; it lies above 0, up to 1")
         for name in ("expansions", "rollouts", "calibrate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"learning: {name}={getattr(self, name)}; it must be at least 1")

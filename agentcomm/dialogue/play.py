@@ -95,6 +95,7 @@ class Team:
         self.paid: list[CallRow] = []
         self.read_tokens = 0
         self._beside: anyio.CapacityLimiter | None = None
+        self._slots: int | None = None
         self._reading = anyio.Lock()
 
     async def play(self, format: Format, items: Sequence[int], purpose: str) -> list[Dialogue | None]:
@@ -131,12 +132,13 @@ class Team:
         """
         if self._beside is None:
             self._beside = anyio.CapacityLimiter(1)
-        wide = 1
-        if self.limits == Limits() and self.model is not None:
-            options = self.options or RunOptions()
-            backend = options.resolver()(self.model) if isinstance(self.model, str) else self.model
-            wide = max(1, backend.max_concurrency // max(1, items))
-        self._beside.total_tokens = wide
+        if self._slots is None:
+            self._slots = 1
+            if self.limits == Limits() and self.model is not None:
+                open_model = replace(self.options or RunOptions(), cache=None).resolver()
+                model = open_model(self.model) if isinstance(self.model, str) else self.model
+                self._slots = model.max_concurrency
+        self._beside.total_tokens = max(1, self._slots // max(1, items))
         return self._beside
 
     async def sample(

@@ -28,7 +28,7 @@ import anyio.to_thread
 import numpy as np
 
 from agentcomm.dialogue.formats import NATURAL, POOL, Format
-from agentcomm.dialogue.reward import Dialogue, RewardConfig, quantile, reward
+from agentcomm.dialogue.reward import Dialogue, RewardConfig, count, quantile, reward
 from agentcomm.dialogue.search import Arena, FormatSearch, SearchPlan, SearchResult
 from agentcomm.errors import ConfigError, MissingExtraError, TaskError, UserError
 from agentcomm.message import content_id
@@ -152,7 +152,7 @@ class ReflectiveSearch:
             return found
 
         natural = await play(POOL[NATURAL], range(plan.calibrate), "calibrate")
-        known = [d.tokens[self.config.count] for d in natural if d is not None]
+        known = [count(d, self.config.count) for d in natural if d is not None]
         if not known:
             raise TaskError("every dialogue in natural language failed, so nothing can be calibrated")
         normaliser = quantile(known)

@@ -16,13 +16,13 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import anyio
 import numpy as np
 
 from agentcomm.dialogue.formats import BANDIT, NATURAL, Format, pool
-from agentcomm.dialogue.reward import Dialogue, RewardConfig, quantile, reward
+from agentcomm.dialogue.reward import Dialogue, RewardConfig, count, quantile, reward
 from agentcomm.errors import ConfigError, TaskError
 from agentcomm.evaluation.stats import PairedDifference, paired_bootstrap
 from agentcomm.executors.base import first_error
@@ -249,7 +249,7 @@ class FormatSearch:
         calibrated = [d for d in await play(natural.id, range(plan.calibrate), "calibrate") if d is not None]
         if not calibrated:
             raise TaskError("every dialogue in natural language failed, so nothing can be calibrated")
-        normaliser = quantile([d.tokens[self.config.count] for d in calibrated], plan.quantile)
+        normaliser = quantile([count(d, self.config.count) for d in calibrated], plan.quantile)
 
         standings: list[Standing] = []
         arms, first = list(formats), plan.calibrate
@@ -261,8 +261,8 @@ class FormatSearch:
             rows.sort(key=lambda s: -math.inf if s.reward is None else s.reward, reverse=True)
             if rows[0].reward is None:
                 raise TaskError(f"every dialogue of rung {rung + 1} failed; see the ledger for why")
-            count = math.ceil(len(formats) / 2 ** (rung + 1)) if rung + 1 < len(plan.rungs) else 1
-            arms = [s.format for s in rows[:count]]
+            best_of = math.ceil(len(formats) / 2 ** (rung + 1)) if rung + 1 < len(plan.rungs) else 1
+            arms = [s.format for s in rows[:best_of]]
             standings += [replace(s, kept=s.format in arms) for s in rows]
             if rung + 1 < len(plan.rungs):
                 # Natural language plays every rung, and so does the best of the others: they meet in the end.
@@ -293,7 +293,11 @@ class FormatSearch:
         ours = await play(winner, items, "accept")
         theirs = await play(NATURAL, items, "accept")
         rung = 1 + max((s.rung for s in standings), default=0)
-        both = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+        both = [
+            (x, y)
+            for x, y in zip(ours, theirs, strict=True)
+            if self._known(x, normaliser) and self._known(y, normaliser)
+        ]
         if not both:
             raise TaskError("every dialogue of the final comparison failed; see the ledger for why")
         a = [reward(d, normaliser, self.config) for d, _ in both]
@@ -323,8 +327,8 @@ class FormatSearch:
     def standing(
         self, format: str, rung: int, dialogues: Sequence[Dialogue | None], normaliser: float
     ) -> Standing:
-        """How a format did on these dialogues."""
-        there = [d for d in dialogues if d is not None]
+        """How a format did on these dialogues; one whose reward is not known counts as failed."""
+        there = [d for d in dialogues if self._known(d, normaliser)]
         terms = [reward(d, normaliser, self.config) for d in there]
         totals = [d.tokens["total"] for d in there if "total" in d.tokens]
         return Standing(
@@ -339,6 +343,10 @@ class FormatSearch:
             nll=_mean([t.nll for t in terms if t.nll is not None]),
             kept=False,
         )
+
+    def _known(self, dialogue: Dialogue | None, normaliser: float) -> TypeGuard[Dialogue]:
+        """Whether it has a reward: not where a call failed, or a message's likelihood could not be read."""
+        return dialogue is not None and math.isfinite(reward(dialogue, normaliser, self.config).total)
 
 
 def _mean(values: Sequence[float]) -> float | None:

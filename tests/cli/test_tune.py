@@ -57,6 +57,32 @@ def test_what_makes_no_sense_is_said_in_one_line(arguments: list[str], says: str
     assert made.code == 2 and says in " ".join(made.err.split())
 
 
+def test_a_search_that_would_run_out_of_items_is_refused_before_it_asks_anything(tmp_path: Path) -> None:
+    few = tmp_path / "few.py"
+    few.write_text(
+        "import dataclasses\nfrom agentcomm.loading import load_task\n\n"
+        "def task(split='score', limit=None):\n"
+        "    made = load_task('records', {'split': split, 'limit': 2 if split == 'validate' else limit,\n"
+        "                                 'specialists': 2, 'by': 'attribute', 'hops': 2})\n"
+        "    return dataclasses.replace(made, name='few')\n"
+    )
+    words = ["tune", "information_exchange", str(few), "--model", "mock/echo", "--out", str(tmp_path / "f")]
+    made = agentcomm(*words, *SMALL)
+    assert made.code == 2 and not (tmp_path / "f").exists()
+    assert "plays 3 validate items; few has 2: lower --accept" in " ".join(made.err.split())
+
+
+def test_what_failed_has_to_be_paid_back_too(tmp_path: Path) -> None:
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps({**MODEL, "by_role": {**MODEL["by_role"], "code": {"error": "refused"}}}))
+    folder = tmp_path / "f"
+    words = ["tune", "information_exchange", "records", "--model", f"scripted/{path}", *SMALL, *TASK]
+    made = agentcomm(*words, "--out", str(folder), "--retries", "1", "--json")
+    assert made.code == 0, made.err
+    assert any(s["failed"] for s in made.json["standings"])
+    assert made.json["spent"] == made.json["paid_tokens"]
+
+
 def test_formats_are_not_chosen_on_items_to_score(tmp_path: Path) -> None:
     task = load_task("records", {"limit": 4, "split": "score"})
     with pytest.raises(TaskError, match="score"):

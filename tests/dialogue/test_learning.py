@@ -27,6 +27,7 @@ from agentcomm.errors import BackendError, ConfigError, RunError, TaskError
 from agentcomm.evaluation.run import evaluate
 from agentcomm.ledger.store import Ledger
 from agentcomm.loading import load_task
+from agentcomm.message import Reply, Usage
 from agentcomm.options import RunOptions
 from tests.dialogue.classroom import (
     LEARN,
@@ -421,6 +422,47 @@ async def test_dialogues_that_never_end_nor_mark_an_answer_teach_nothing_and_say
         assert {d.task for d in book.dialogues()} == {0.0}
 
 
+def cut_off(who: str) -> Any:
+    """An agent whose messages a limit on tokens cuts off, after the mark."""
+
+    def say(request: ChatRequest) -> Any:
+        text = speak(request, 0)
+        named = f"You are {who}" in "\n".join(m.content for m in request.messages)
+        return Reply(text + " and then I was go", Usage(50, 20), "length") if named else text
+
+    return broken("c", say)
+
+
+async def test_a_message_that_a_limit_cut_off_is_no_row_of_a_dialogue_that_is_imitated(
+    tmp_path: Path,
+) -> None:
+    made = await taught(tmp_path / "a", cut_off("Bob"), 1)
+    found = read_rows(tmp_path / "a/learn/iteration-000/rows.jsonl")
+    assert found and {r.meta.agent for r in found} == {"alice"}
+    funnel = made.manifests[0]["funnel"]
+    assert funnel["cut"] > 0 and funnel["rows"] == len(found)
+
+
+async def test_a_message_that_a_limit_cut_off_is_never_the_preferred_one(tmp_path: Path) -> None:
+    more = {"method": "idpo", "formats": (), "least": 0.1, "gap": 0.0, "expansions": 4}
+    whole = await taught(tmp_path / "whole", None, 1, **more)
+    assert {r.meta.agent for r in read_rows(tmp_path / "whole/learn/iteration-000/rows.jsonl")} == {
+        "alice",
+        "bob",
+    }
+    assert whole.manifests[0]["funnel"]["cut"] == 0
+    made = await taught(tmp_path / "a", cut_off("Bob"), 1, **more)
+    assert {r.meta.agent for r in read_rows(tmp_path / "a/learn/iteration-000/rows.jsonl")} <= {"alice"}
+    assert made.manifests[0]["funnel"]["cut"] > 0
+
+
+async def test_where_everything_was_cut_off_nothing_is_learned_and_the_reason_is_said(tmp_path: Path) -> None:
+    made = await taught(tmp_path / "a", cut_off(""), 1)
+    (m,) = made.manifests
+    assert m["training"] is None and m["funnel"]["rows"] == 0
+    assert "cut off by the limit on tokens" in m["nothing"] and "raise the agents' max_tokens" in m["nothing"]
+
+
 async def test_equal_rewards_and_pairs_below_the_thresholds_are_results(tmp_path: Path) -> None:
     same = broken("b", lambda request: "the very same words <A>zebra</A>")
     made = await taught(tmp_path / "a", same, 1, readability=Off(), formats=())
@@ -455,6 +497,13 @@ async def test_teams_that_speak_at_once_or_over_channels_are_refused(tmp_path: P
         ({"temperature": 0.0}, "all the same"),
         ({"formats": ("morse",)}, "morse"),
         ({"calibrate": 0}, "calibrate"),
+        ({"order": "mine"}, "paper, code"),
+        ({"pair_selector": "best"}, "pair selectors: q, gap"),
+        ({"share": 0}, "share=0 percent"),
+        ({"pair_share": 200}, "pair_share=200"),
+        ({"drop_best": 100}, "drop_best=100"),
+        ({"threshold": math.nan}, "threshold=nan"),
+        ({"quantile": 3.0}, "quantile=3.0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(more: dict[str, Any], says: str) -> None:

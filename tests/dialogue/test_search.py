@@ -1,6 +1,8 @@
 """Format search: finds a planted format within its budget, or keeps natural language."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import anyio
 import anyio.lowlevel
@@ -134,6 +136,36 @@ async def test_a_format_whose_calls_fail_drops_out_and_is_counted() -> None:
     (row,) = [s for s in found.standings if s.format == "code"]
     assert (row.items, row.failed, row.reward, row.kept) == (0, 8, None, False)
     assert found.adopted == "json"
+
+
+class Unread(Scripted):
+    """json's shortest dialogues have a message whose likelihood is not known."""
+
+    async def play(self, format: Format, items: Sequence[int], purpose: str) -> list[Dialogue | None]:
+        made = await super().play(format, items, purpose)
+        nll = math.nan if format.id == "json" else 1.0
+        first = made[0]
+        assert first is not None
+        said = tuple(replace(m, nll=1.0) for m in first.messages)
+        lost = replace(first, messages=(replace(said[0], nll=nll), *said[1:]))
+        rest = [d and replace(d, messages=tuple(replace(m, nll=1.0) for m in d.messages)) for d in made[1:]]
+        return [lost, *rest]
+
+
+async def test_a_likelihood_that_is_not_known_takes_one_dialogue_out_and_not_a_format() -> None:
+    found = await FormatSearch(config=RewardConfig(min_tokens=8)).run(Unread(PLANTED))
+    first = {s.format: s for s in found.standings if s.rung == 1}
+    assert (first["json"].items, first["json"].failed, first["code"].failed) == (7, 1, 0)
+    assert found.adopted == "json" and found.reward.items == 31
+
+
+async def test_tokens_that_a_server_does_not_tell_are_an_error_that_says_so() -> None:
+    class Silent(Scripted):
+        async def play(self, format: Format, items: Sequence[int], purpose: str) -> list[Dialogue | None]:
+            return [d and replace(d, tokens={}) for d in await super().play(format, items, purpose)]
+
+    with pytest.raises(ConfigError, match="message tokens of this dialogue are not known"):
+        await FormatSearch(config=CONFIG).run(Silent(PLANTED))
 
 
 async def test_when_natural_language_fails_everywhere_nothing_is_calibrated() -> None:
