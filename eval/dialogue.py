@@ -12,7 +12,7 @@ other (a process each, into the same file): they fill a server's batches. Then
 
     python eval/dialogue.py --draw
 
-prints the table and draws docs/dialogue-SETTING.svg.
+prints the table and draws docs/dialogue-SETTING-MODEL-METHOD.svg.
 """
 
 from __future__ import annotations
@@ -147,7 +147,8 @@ class Study:
         )
 
     def on_time(self) -> None:
-        write(self)
+        if self.runs:  # what stands in the file stays until there is something to put in its place
+            write(self)
         if time.monotonic() > self.deadline:
             raise OutOfTime
 
@@ -269,7 +270,7 @@ class Study:
         await self.point(f"format-{found.winner}", self.team(POOL[found.winner].text), model)
 
     async def controls(self) -> None:
-        """One agent, self-consistency at the trained team's tokens, and messages cut to its length."""
+        """One agent, self-consistency at the untrained team's tokens, and messages cut to the trained one's length."""
         model = self.a.model
         await self.point("single", self.alone(), model)
         trained = self.runs[f"reward-{self.a.iterations}"]
@@ -428,6 +429,14 @@ def results(study: Study) -> dict[str, Any]:
     return entry
 
 
+SAME = ("weights_sha256", "iterations", "sizes", "item_hashes", "learn_hashes")
+"""What the seeds of one entry have in common."""
+
+
+def key_of(study: Study) -> str:
+    return f"{study.name} {Path(study.a.model.partition('/')[2]).name} {study.a.method}"
+
+
 def write(study: Study) -> None:
     out = HERE / "results" / "dialogue.json" if study.a.results is None else study.a.results
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -438,10 +447,8 @@ def write(study: Study) -> None:
 
 def _merge(study: Study, out: Path) -> None:
     known = json.loads(out.read_text()) if out.exists() else {}
-    key = f"{study.name} {Path(study.a.model.partition('/')[2]).name} {study.a.method}"
-    entry = known.setdefault(key, {"seeds": {}})
     a = study.a
-    entry |= {
+    head = {
         "setting": study.name,
         "command": "python " + " ".join(["eval/dialogue.py", *sys.argv[1:]]),
         "commit": commit(),
@@ -453,6 +460,15 @@ def _merge(study: Study, out: Path) -> None:
         "item_hashes": [i.content_hash[:16] for i in study.score.items],
         "learn_hashes": [i.content_hash[:16] for i in study.learn.items],
     }
+    key = key_of(study)
+    entry = known.setdefault(key, {**head, "seeds": {}})
+    there = [seed for seed in entry["seeds"] if seed != str(study.seed)]
+    if there and any(entry[k] != json.loads(json.dumps(head[k])) for k in SAME):
+        raise SystemExit(
+            f"{out}: seed {there[0]} of {key!r} was measured with other sizes, items or weights; name another "
+            "file (--results), or measure every seed again"
+        )
+    entry |= head
     entry["seeds"][str(study.seed)] = results(study)
     partial = out.with_suffix(".part")
     partial.write_text(json.dumps(known, indent=1, ensure_ascii=False, default=float) + "\n")
@@ -462,8 +478,9 @@ def _merge(study: Study, out: Path) -> None:
 def table(known: dict[str, Any]) -> str:
     """Markdown: one line for each point, the seeds' median."""
     lines = [
-        "| setting, model | team | score | tokens written | all tokens | written, of natural | score against natural |",
-        "|---|---|---|---|---|---|---|",
+        "| setting, model | team | score | tokens written | all tokens | written, of natural | score against natural "
+        "| written, of the format | score against the format |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for entry in known.values():
         seeds = entry["seeds"]
@@ -474,19 +491,21 @@ def table(known: dict[str, Any]) -> str:
                 key=lambda p: p["written"]["mean"],
             )
             p = there[(len(there) - 1) // 2]
-            s, versus = p["score"], p.get("against_natural")
-            more = ("", "")
-            if versus and versus["items"]:
+            s = p["score"]
+            more: list[str] = []
+            for baseline in ("against_natural", "against_format"):
+                versus = p.get(baseline)
+                if not versus or not versus["items"]:
+                    more += ["", ""]
+                    continue
                 r, d = versus["written_ratio"], versus["score"]
                 shown = "" if d["low"] is None else f" [{100 * d['low']:+.0f}, {100 * d['high']:+.0f}]"
-                more = (
-                    f"{r['ratio']:.0%} [{r['low']:.0%}, {r['high']:.0%}]",
-                    f"{100 * d['mean']:+.1f} points{shown}",
-                )
+                more.append(f"{r['ratio']:.0%} [{r['low']:.0%}, {r['high']:.0%}]")
+                more.append(f"{100 * d['mean']:+.1f} points{shown}")
             lines.append(
                 f"| {first} | {title}{f' ({len(there)} seeds)' if len(there) > 1 else ''} | "
                 f"{s['mean']:.2f} [{s['low']:.2f}, {s['high']:.2f}] | {p['written']['mean']:.0f} | "
-                f"{p['total']['mean']:.0f} | {more[0]} | {more[1]} |"
+                f"{p['total']['mean']:.0f} | {' | '.join(more)} |"
             )
             first = ""
         for seed, s in seeds.items():
@@ -494,7 +513,7 @@ def table(known: dict[str, Any]) -> str:
                 when = paid["break_even_items"]
                 lines.append(
                     f"| | seed {seed}: learning took {paid['learning_tokens']:,} tokens, "
-                    f"{'never paid back' if when is None else f'paid back after {when:,.0f} items'} | | | | | |"
+                    f"{'never paid back' if when is None else f'paid back after {when:,.0f} items'} | | | | | | | |"
                 )
     return "\n".join(lines)
 
@@ -502,7 +521,7 @@ def table(known: dict[str, Any]) -> str:
 def picture(key: str, entry: dict[str, Any]) -> str:
     """Two panels over the iterations, score and tokens written, with 95 % intervals; controls are dashed lines."""
     iterations = entry["iterations"]
-    seeds = entry["seeds"]
+    seeds = {k: s for k, s in entry["seeds"].items() if NATURAL in s["points"]}
     width, height, left, low, gap = 860, 340, 52, 44, 72
     panel = (width - 2 * left - gap - 150) / 2
     first = next(iter(seeds.values()))["points"]
@@ -605,8 +624,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if a.draw:
         known = json.loads((a.results or HERE / "results" / "dialogue.json").read_text())
         for key, entry in known.items():
-            name = f"dialogue-{entry['setting']}.svg"
-            (HERE.parent / "docs" / name).write_text(picture(key, entry))
+            if any(NATURAL in seed["points"] for seed in entry["seeds"].values()):
+                name = f"dialogue-{key.replace(' ', '-')}.svg"
+                (HERE.parent / "docs" / name).write_text(picture(key, entry))
         print(table(known))
         return
     if not a.setting or not a.model:

@@ -42,7 +42,7 @@ def test_formats_on_hotpotqa_end_in_tokens_and_f1_against_natural_language(
     words = [
         "--model", f"scripted/{script}", "--data", str(data), "--runs", str(tmp_path / "runs"),
         "--out", str(tmp_path / "formats.json"), "--formats", "json,code", "--calibrate", "3", "--rungs", "2,2",
-        "--accept", "32",
+        "--accept", "32", "--answer", "marked",
     ]  # fmt: skip
     formats.main(words)
     result = json.loads((tmp_path / "formats.json").read_text())
