@@ -299,8 +299,9 @@ def _parrot(dialogue: Dialogue, tokens: int, config: RewardConfig) -> bool:
 def _ventriloquist(dialogue: Dialogue, tokens: int, config: RewardConfig) -> bool:
     names = {m.agent for m in dialogue.messages}
     for message in dialogue.messages:
+        text = without_marks(message.text)  # "Answer: ..." marks an answer, though an agent may be called so
         for name in names:
-            tags = re.findall(rf"^\s*{re.escape(name)}\s*:", message.text, re.IGNORECASE | re.MULTILINE)
+            tags = re.findall(rf"^\s*{re.escape(name)}\s*:", text, re.IGNORECASE | re.MULTILINE)
             if len(tags) > (name == message.agent):
                 return True
     return False

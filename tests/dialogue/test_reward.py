@@ -1,6 +1,7 @@
 """A dialogue's reward: the specification's worked example, its guards at their bounds, its trends."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -124,6 +125,20 @@ def test_a_guard_fires_at_its_bound_and_can_be_switched_off(
     assert (guard in on.guards) == fires
     off = reward(dialogue, 100, RewardConfig(guards=frozenset(GUARDS) - {guard}))
     assert guard not in off.guards
+
+
+def test_an_agent_called_answer_makes_no_ventriloquist_of_who_marks_an_answer() -> None:
+    talk = Dialogue(
+        1.0,
+        (
+            Utterance("alice", "Ada has a cat.\nAnswer: cat", 1.0),
+            Utterance("answer", "Answer: a cat", 1.0),
+        ),
+        {"message": 50},
+    )
+    assert reward(talk, 100).guards == () and reward(talk, 100).selectable
+    said = (replace(talk.messages[0], text="Ada has a cat.\nAnswer: <A>cat</A>\nAlice: or\nAlice: not"),)
+    assert reward(replace(talk, messages=said), 100).guards == ("ventriloquist",)
 
 
 def test_marks_alone_are_parroting_only_as_in_the_paper() -> None:
