@@ -396,6 +396,7 @@ class Iteration:
             "dialogues": len(main),
             "failed": sum(p.score is None for p in main),
             "unmarked": sum(p.score is not None and not p.marked for p in main),
+            "agreed": sum(p.score is not None and p.agreed is True for p in main),
             "funnel": funnel,
             "reward": means([p.terms for p in main if p.terms is not None]),
             "guards": dict(sorted(Counter(g for p in main if p.terms for g in p.terms.guards).items())),

@@ -15,6 +15,7 @@ from agentcomm.dialogue.tree import Said
 from agentcomm.errors import ConfigError
 from agentcomm.graph import AgentGraph
 from agentcomm.ledger.rows import CallRow
+from agentcomm.message import Message
 from agentcomm.schedule import Schedule
 from agentcomm.task import Item
 
@@ -112,6 +113,14 @@ class Played:
         return any(last_mark(s.said.text) is not None for s in self.spoken)
 
     @property
+    def agreed(self) -> bool | None:
+        """Whether the graph's stop rule ended it; ``False``: its rounds ran out. ``None`` without a rule."""
+        stop = self.ask.graph.stop
+        if stop is None:
+            return None
+        return stop.over([Message(s.said.agent, 1, s.said.text) for s in self.spoken])
+
+    @property
     def tokens(self) -> dict[str, int]:
         """Counts by what is counted, those of messages before it included; unknown is missing."""
         found: dict[str, int] = {}
@@ -148,6 +157,7 @@ class Played:
             "format": ask.format,
             "messages": [[*s.said] for s in self.spoken],
             "score": self.score,
+            "agreed": None if self.score is None else self.agreed,
             "failure": self.failure or None,
             "tokens": self.tokens,
             "nlls": [None if x is None or math.isnan(x) else x for x in self.nlls],

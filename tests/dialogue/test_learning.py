@@ -456,6 +456,21 @@ async def test_a_message_that_a_limit_cut_off_is_never_the_preferred_one(tmp_pat
     assert made.manifests[0]["funnel"]["cut"] > 0
 
 
+async def test_a_dialogue_whose_rounds_ran_out_is_told_from_one_that_agreed(tmp_path: Path) -> None:
+    def say(request: ChatRequest) -> Any:
+        prompt = "\n".join(m.content for m in request.messages)
+        return (
+            "the very one <A>cat</A>" if (request.seed or 0) % 2 or "You are Bob" in prompt else "it may be"
+        )
+
+    made = await taught(tmp_path / "a", broken("b", say), 1)
+    lines = (tmp_path / "a/learn/iteration-000/dialogues.jsonl").read_text().splitlines()
+    told = [d for d in map(json.loads, lines) if d["purpose"] == "generate"]
+    agreed = [len({m[0] for m in d["messages"] if "<A>" in m[1]}) == 2 for d in told]
+    assert [d["agreed"] for d in told] == agreed and 0 < sum(agreed) < len(agreed)
+    assert made.manifests[0]["agreed"] == sum(agreed)
+
+
 async def test_where_everything_was_cut_off_nothing_is_learned_and_the_reason_is_said(tmp_path: Path) -> None:
     made = await taught(tmp_path / "a", cut_off(""), 1)
     (m,) = made.manifests
