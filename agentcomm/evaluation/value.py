@@ -144,6 +144,10 @@ async def value(
     samples = samples if samples is not None else 1 if method == "ablation" else 4
     if samples < 1:
         raise ConfigError(f"samples={samples}; it must be at least 1")
+    if not 0 < level < 1:
+        raise ConfigError(f"level={level}; confidence lies between 0 and 1")
+    if not 0 <= margin < 1:
+        raise ConfigError(f"margin={margin}; a loss of score that doesn't matter lies in 0..1, and below 1")
     whole = useful(graph, topology)
     chosen = _chosen(parts(graph, whole), only)
     where = directory_for(out, "values")

@@ -20,16 +20,17 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_type_hints
 
 import anyio
 
-from agentcomm.errors import ConfigError, LimitExceeded, MissingExtraError, TaskError
+from agentcomm.errors import ConfigError, LimitExceeded, MissingExtraError, RunError, TaskError
 from agentcomm.evaluation.splits import hash_of, split_of
 from agentcomm.graph import AgentGraph
 from agentcomm.options import RunOptions, model_name
@@ -180,6 +181,7 @@ def learner(
             f"method {method!r} has no setting {', '.join(map(repr, strange))}; it has: "
             f"{', '.join(sorted(known - {'seed', 'embedder'})) or 'none'}"
         )
+    _check_settings(method, made, given)
     if "seed" in known:
         given.setdefault("seed", seed)
     if "embedder" in known and "embedder" not in given and (usual or embedder is not None):
@@ -192,6 +194,36 @@ def learner(
         return made(**given)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"method {method!r} can't be used with {given}: {error}") from error
+
+
+_NUMBERS = {"int": ((int,), "a whole number"), "float": ((int, float), "a number")}
+
+
+def _check_settings(method: str, made: Any, given: Mapping[str, Any]) -> None:
+    """Refuses values of another type before anything is paid: many are first used in the middle of learning."""
+    for f in dataclasses.fields(made):
+        if f.name not in given:
+            continue
+        value, declared = given[f.name], str(f.type)
+        kind, _, none = declared.partition(" | ")
+        wanted = ""
+        if kind in _NUMBERS and not (value is None and none == "None"):
+            types, wanted = _NUMBERS[kind]
+            if isinstance(value, types) and not isinstance(value, bool) and math.isfinite(value):
+                wanted = ""
+        elif isinstance(value, str) and any(map(dataclasses.is_dataclass, _types(made, f.name))):
+            wanted = f"a {kind}, which only Python can give"
+        if wanted:
+            raise ConfigError(f"method {method!r}: {f.name}={value!r}; it must be {wanted}")
+
+
+def _types(made: Any, name: str) -> tuple[Any, ...]:
+    """The types that a field may have; none where they can't be told."""
+    try:
+        hint = get_type_hints(made)[name]
+    except (NameError, KeyError):
+        return ()
+    return get_args(hint) or (hint,)
 
 
 # ------------------------------------------------------------------------------------ learning
@@ -248,6 +280,8 @@ async def learn(
     for name, value in (("rollouts", rollouts), ("tokens", tokens), ("cost", cost), ("limit", limit)):
         if value is not None and not value > 0:
             raise ConfigError(f"{name}={value}; it must be above 0")
+    if seed < 0:
+        raise ConfigError(f"seed={seed}; it must be at least 0")
     if rollouts is not None and rollouts < LEAST and environment is None:
         raise ConfigError(f"{rollouts} rollouts are too few to measure and to learn; give at least {LEAST}")
     confirming.check(0 if confirm is None else confirm, margin)
@@ -310,6 +344,11 @@ async def learn(
                     f"{2 * count * reference.tokens:,.0f} tokens more (confirm 0 leaves it out)",
                 )
             left = rollouts - real.spent.rollouts - len(reference.items)
+            if left < 0:
+                raise ConfigError(
+                    f"{rollouts:,} rollouts are fewer than the {rollouts - left:,} with which the whole team was "
+                    f"measured in this folder; give at least that many, or another folder"
+                )
             real.progress.doing = "learning"
             before = real.known()
             if _takes_records(made):
@@ -453,6 +492,8 @@ def _recorded(
     """Records as trials; of items that aren't at hand the question alone is known."""
     known = {hash_of(item): item for item in items}
     for record in records:
+        if record.seed < 0:
+            continue  # a label that a method made, not a rollout
         item = known.get(record.item_hash) or Item(
             record.item, record.query, metadata={"hash": record.item_hash}
         )
@@ -594,9 +635,14 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
 
 async def _affordable(real: RealEnvironment, tokens: int) -> int:
     """How many rollouts of the whole team fit into ``tokens``, by the first item."""
-    from agentcomm.pruning.runner import whole_team
+    from agentcomm.pruning.runner import REFERENCE_ITEMS, whole_team
 
-    (outcome,) = await real.run_all(real.items[:1], lambda item: whole_team(real.pool))
+    for item in real.items[:REFERENCE_ITEMS]:
+        (outcome,) = await real.run_all([item], lambda item: whole_team(real.pool))
+        if outcome.status == "ok":
+            break
+    else:
+        raise RunError(f"the whole team failed on the first items: {outcome.failure}")
     took = outcome.total_tokens or 0
     if took * LEAST > tokens:
         raise ConfigError(

@@ -202,6 +202,7 @@ class _Study:
         self.hashes = {hash_of(i): n for n, i in enumerate(items)}
         self.learned_from = set(self.hashes)
         self.used: dict[tuple[int, bytes], dict[int, int]] = {}
+        self.recalled: set[tuple[int, bytes, int]] = set()
         self.price: FloatArray | None = None
         self.rng = stream(learner.seed, TEAMS)
         self.item_rng = stream(learner.seed, ITEMS)
@@ -217,7 +218,7 @@ class _Study:
                     f"the record of item {record.item!r} says split {record.split!r}; learn from split 'learn' only"
                 )
             record.topology(self.pool)  # refuses another team
-            if record.utility_n > 1:
+            if record.utility_n > 1 or record.seed < 0:
                 continue  # a label of another method: a mean over items, each of which has its own record
             arrays = record.arrays
             if arrays.keep.ndim == 2:
@@ -227,7 +228,16 @@ class _Study:
             kind = int(self.clusters.of(self.embedder.embed([record.query]))[0])
             number = self.hashes.setdefault(record.item_hash, len(self.hashes))
             self.learned_from.add(record.item_hash)
-            self._see(kind, number, Team(*arrays), record.outcome())
+            team = Team(*arrays)
+            key = Teams.of([team]).keys[0]
+            if (number, key, record.seed) in self.recalled:
+                continue
+            self.recalled.add((number, key, record.seed))
+            self._see(kind, number, team, record.outcome())
+            if number < len(self.items):  # tried on it already: other items say more
+                met = self.used.setdefault((kind, key), {})
+                met[number] = met.get(number, 0) + 1
+                self.visits[number] += 1
 
     def note(self, trials: Sequence[Planned], outcomes: Sequence[Outcome]) -> None:
         """Take in what came of trials; failed ones tell nothing."""
@@ -264,7 +274,8 @@ class _Study:
 
     def _planned(self, kind: int, team: Team, iteration: int, position: int) -> Planned:
         """On the item of the kind that this team has met least, and among those the least used one."""
-        met = self.used.setdefault((kind, Teams.of([team]).keys[0]), {})
+        key = Teams.of([team]).keys[0]
+        met = self.used.setdefault((kind, key), {})
         choices = self.members[kind]
         load = np.array([met.get(i, 0) for i in choices.tolist()]) * 1e6 + self.visits[choices]
         least = choices[load == load.min()]
@@ -272,6 +283,9 @@ class _Study:
         met[item] = met.get(item, 0) + 1
         self.visits[item] += 1
         seed = rollout_seed(self.learner.seed, iteration, position)
+        while (item, key, seed) in self.recalled:
+            # Answered from the records it would be the same rollout once more, and no second observation.
+            seed = (seed + 1) % 2**31
         return Planned(Trial(self.items[item], self.space.topology(team), seed), kind, item, team)
 
     def _learn(self) -> None:

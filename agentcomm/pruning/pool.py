@@ -118,7 +118,16 @@ class Pool:
         spatial, temporal = self.spatial_allowed.tolist(), self.temporal_allowed.tolist()
         agents = [a.to_dict() for a in self.agents]
         decider = self.graph.by_name[self.decision].to_dict()
-        return content_id(agents, decider, self.rounds, self.decision_scope, spatial, temporal)
+        return content_id(
+            agents, decider, self.rounds, self.decision_scope, spatial, temporal, *self._particular()
+        )
+
+    def _particular(self) -> list[object]:
+        """Whom the decision agent reads where that is not everybody; else the id is what it was before."""
+        beside = sorted(str(k) for k in {k for keys in self._beside for k in keys} | {*self._decision_itself})
+        if self.edges == "graph" and (beside or not self.read_by_decision.all()):
+            return [{"read by decision": self.read_by_decision.tolist(), "beside": beside}]
+        return []
 
     # -- what may be an edge -----------------------------------------------------------------
 

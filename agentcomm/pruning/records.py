@@ -436,9 +436,11 @@ class Collector:
 
 
 def prompt_hash(pool: Pool) -> str:
-    """SHA-256 over what agents are told beside the item: the team's text, roles and views."""
+    """SHA-256 over what agents are told beside the item: the team's text, roles, views, and channels if any."""
     graph = pool.graph
-    return content_id(graph.system, [(a.name, a.role, a.view, a.memory) for a in graph.agents])
+    channels = {str(e.key): e.channel.spec() for e in graph.edges if e.channel is not None}
+    told = [(a.name, a.role, a.view, a.memory) for a in graph.agents]
+    return content_id(graph.system, told, *([channels] if channels else []))
 
 
 def labels(records: Iterable[Record], guard: SplitGuard) -> tuple[Record, ...]:

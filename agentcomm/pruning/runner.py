@@ -32,6 +32,7 @@ Deliberately absent: what is learned.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -228,8 +229,8 @@ class RealEnvironment:
         if not self.items:
             raise TaskError("no items to learn from; load the task with split='learn'")
         require_learn(self.items)
-        if not price >= 0:
-            raise ConfigError(f"a price of {price} on tokens; it must be at least 0")
+        if not (price >= 0 and math.isfinite(price)):
+            raise ConfigError(f"a price of {price} on tokens; it must be a number of at least 0")
         if draws < 1:
             raise ConfigError(f"draws={draws}; it must be at least 1")
         self._pool = pool

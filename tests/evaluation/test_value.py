@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,9 @@ async def test_what_does_not_fit_is_refused_before_anything_runs(tmp_path: Path)
         await find(model, method="magic")
     with pytest.raises(ConfigError, match="keep=1"):
         await find(model, method="regression", keep=1)
+    for wrong in ({"level": 2.0}, {"level": math.nan}, {"margin": 5.0}, {"margin": -1.0}):
+        with pytest.raises(ConfigError, match=f"{next(iter(wrong))}="):
+            await find(model, **wrong)
     with pytest.raises(ConfigError, match="samples=0"):
         await find(model, samples=0)
     await evaluate(CHAIN, task(1), speaking(needs_b), out=tmp_path / "run", executor="plain")

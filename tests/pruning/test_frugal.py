@@ -206,6 +206,36 @@ async def test_recorded_rollouts_are_worth_as_much_as_own_ones(tmp_path: Path) -
     assert again.card.spent["rollouts"] == 0
 
 
+async def test_a_recorded_rollout_is_not_paid_again_nor_counted_as_a_second_observation(
+    tmp_path: Path,
+) -> None:
+    world, items = small(), small().items(60)
+    origin = Origin("r", "frugal", "planted", "none")
+    with Records(tmp_path / "r.jsonl") as records:
+        collector = Collector(world, records, SplitGuard.of(items), origin)
+        await Frugal(embedder=world).fit(items, collector, Budget(rollouts=60))
+        known = tuple(records)
+        again = Frugal(embedder=world, records=[*known, *known])
+        policy = await again.fit(items, collector, Budget(rollouts=50))
+        assert collector.reused == 0 and len(list(records)) == 110
+        assert policy.card.trace["seen"] == 110
+
+
+async def test_a_team_that_was_measured_meets_new_items_first(tmp_path: Path) -> None:
+    pool, items = toy_pool(3), toy_items(40)
+    toy = Toy(pool, lambda item, arrays: float(arrays.keep[0]))
+    whole = Space(pool).topology(Space(pool).complete)
+    with Records(tmp_path / "r.jsonl") as records:
+        collector = Collector(toy, records, SplitGuard.of(items), Origin("r", "x", "toy", "none"))
+        for item in items[:20]:
+            await collector.rollout(item, whole, 0)
+        measured = tuple(records)
+    toy.seen.clear()
+    await Frugal(records=measured, reference=6).fit(items, toy, Budget(rollouts=60))
+    met = [item for item, topology, _ in toy.seen if topology == whole]
+    assert 0 < len(met) <= 20 and set(met) <= {i.id for i in items[20:]}
+
+
 async def test_labels_of_other_methods_are_no_rollouts(tmp_path: Path) -> None:
     world, items = small(), small().items(20)
     with Records(tmp_path / "r.jsonl") as records:

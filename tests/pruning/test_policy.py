@@ -75,6 +75,16 @@ def test_a_policy_refuses_another_graph_and_says_what_differs(
         load(tmp_path, graph)
 
 
+def test_a_policy_refuses_a_graph_whose_decision_agent_reads_others(tmp_path: Path) -> None:
+    fewer = team()
+    fewer = AgentGraph(fewer.agents, [e for e in fewer.edges if (e.sender, e.reader) != ("a", "j")], "j")
+    policy(edges="graph").save(tmp_path)
+    with pytest.raises(ConfigError, match="other roles, models or edges"):
+        load(tmp_path, fewer)
+    policy(fewer, edges="graph").save(tmp_path)
+    assert load(tmp_path, fewer).pool.graph is fewer
+
+
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     policy().save(tmp_path)
     file = json.loads((tmp_path / "policy.json").read_text())

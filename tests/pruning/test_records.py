@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from agentcomm import topologies
 from agentcomm.api import run
+from agentcomm.channels import from_words
 from agentcomm.errors import ConfigError, LedgerError, LimitExceeded, TaskError
 from agentcomm.evaluation.splits import SplitGuard, hash_of
 from agentcomm.graph import Topology
@@ -193,6 +195,10 @@ async def test_records_of_another_team_model_or_decoding_are_not_mixed(tmp_path:
                 collector(records, origin=dataclasses.replace(ORIGIN, **change))
         with pytest.raises(ConfigError, match="records with pool_hash"):
             collector(records, PlantedWorld(3, agents=6))
+        shorter = WORLD.pool.graph.with_channel(from_words("truncate:tokens=20"))
+        changed: Any = SimpleNamespace(pool=Pool(shorter, WORLD.pool.edges), rollout=WORLD.rollout)
+        with pytest.raises(ConfigError, match="records with prompt_hash"):
+            collector(records, changed)
         (record,) = records
     with pytest.raises(ConfigError, match="of another team"):
         record.topology(Pool(topologies.independent(list("abcde"), "judge"), "complete"))
