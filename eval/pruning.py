@@ -296,8 +296,9 @@ def write(name: str, entry: dict[str, Any]) -> None:
 def table(settings: dict[str, Any]) -> str:
     """Markdown: one line for each team that ran."""
     lines = [
-        "| task, model | team | score | input tokens an item | of complete | net of learning | against complete |",
-        "|---|---|---|---|---|---|---|",
+        "| task, model | team | score | input tokens an item | of complete | net of learning | against complete "
+        "| not worse by 2 points |",
+        "|---|---|---|---|---|---|---|---|",
     ]
 
     def score(run: dict[str, Any]) -> str:
@@ -310,18 +311,22 @@ def table(settings: dict[str, Any]) -> str:
     for name, entry in settings.items():
         full = entry["complete"]
         lines.append(
-            f"| {name}, {entry['model']} | complete | {score(full)} | {each(full):.0f} | 100 % | | |"
+            f"| {name}, {entry['model']} | complete | {score(full)} | {each(full):.0f} | 100% | | | |"
         )
         for p in entry["policies"]:
             r, d = p["input_tokens_ratio"], p["against_complete"]["difference"]
+            net = f"{r['net']:.0%} [{r['net_low']:.0%}, {r['net_high']:.0%}]"
+            if not p["spent"].get("input_tokens"):
+                net = "(from rollouts of another entry)"  # what it learned from was paid for there
             lines.append(
                 f"| | {entry['method']}, seed {p['seed']} | {score(p['run'])} | {each(p['run']):.0f} | "
-                f"{r['gross']:.0%} | {r['net']:.0%} [{r['net_low']:.0%}, {r['net_high']:.0%}] | "
-                f"{100 * d['mean']:+.0f} points [{100 * d['low']:+.0f}, {100 * d['high']:+.0f}] |"
+                f"{r['gross']:.0%} | {net} | "
+                f"{100 * d['mean']:+.0f} points [{100 * d['low']:+.0f}, {100 * d['high']:+.0f}] | "
+                f"{p['against_complete']['verdict']['verdict']} |"
             )
         lines += [
             f"| | {c['label']} | {score(c['run'])} | {each(c['run']):.0f} | "
-            f"{each(c['run']) / each(full):.0%} | | |"
+            f"{each(c['run']) / each(full):.0%} | | | |"
             for c in entry["controls"]
         ]
     return "\n".join(lines)

@@ -14,3 +14,4 @@ port=${PORT:-8378}
 source "$(dirname "$0")/serve.sh"
 serve "$model" "$port"
 "$python" eval/pruning.py "$setting" --model "vllm/$model" --data "$data" --base-url "http://127.0.0.1:$port/v1" "$@"
+"$python" eval/pruning.py --draw
