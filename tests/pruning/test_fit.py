@@ -13,7 +13,7 @@ import pytest
 
 import agentcomm as ac
 from agentcomm.backends.scripted import Scripted
-from agentcomm.errors import ConfigError, LimitExceeded, TaskError
+from agentcomm.errors import BackendError, ConfigError, LimitExceeded, RunError, TaskError
 from agentcomm.evaluation.run import evaluate
 from agentcomm.evaluation.splits import hash_of
 from agentcomm.options import RunOptions
@@ -162,6 +162,25 @@ def test_tokens_alone_plan_as_many_rollouts_as_the_whole_team_could_make(tmp_pat
     spent = learned.policy.card.spent
     assert spent["rollouts"] == 1500 // first
     assert 0 < spent["tokens"] <= 1500
+
+
+def test_a_first_item_that_fails_does_not_look_like_a_model_that_hides_its_tokens(tmp_path: Path) -> None:
+    first = sums(8).items[0].question
+
+    def failing(request: Any) -> Any:
+        prompt = "\n".join(m.content for m in request.messages)
+        return BackendError("hiccup", kind="broken_reply") if first in prompt else adding(request)
+
+    learned = _learn(tmp_path / "p", Scripted(failing), tokens=1500)
+    assert learned.policy.card.spent["failed"] >= 1
+    with pytest.raises(RunError, match="failed.*hiccup"):
+        _learn(tmp_path / "q", Scripted(lambda r: BackendError("hiccup", kind="broken_reply")), tokens=1500)
+
+
+def test_fewer_rollouts_than_the_folder_was_begun_with_are_told(tmp_path: Path) -> None:
+    _learn(tmp_path / "p", Scripted(adding), rollouts=24)
+    with pytest.raises(ConfigError, match="rollouts are fewer than the .* give at least that many"):
+        _learn(tmp_path / "p", Scripted(adding), rollouts=6)
 
 
 def test_tokens_that_run_out_are_told_and_more_go_on(tmp_path: Path) -> None:
