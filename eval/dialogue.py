@@ -201,7 +201,7 @@ class Study:
             self.learn.items,
             self.validate.items,
             ModelRef.of(folder),
-            TrlWorkshop(provider, a.device, lambda text: print(text, file=sys.stderr), a.base_url),
+            TrlWorkshop(provider, a.device, lambda text: print(text, file=sys.stderr), a.base_url, a.merge),
             self.root / "learn" / arm,
             config,
             readability,
@@ -615,6 +615,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--merge", action="store_true", help="vllm/: a server for each trained model, merged (no LoRA)"
+    )
     parser.add_argument("--readability", default="auto")
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--runs", type=Path, default=Path("runs/dialogue"))
