@@ -106,6 +106,13 @@ def train(
     batch_size: Annotated[int, typer.Option("--batch-size", help="Rows a step.")] = 4,
     max_steps: Annotated[int | None, typer.Option("--max-steps", help="Steps of a training at most.")] = None,
     device: Annotated[str, typer.Option("--device", help="Where to train: auto, cpu, cuda.")] = "auto",
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge",
+            help="vllm/: serve trained models as merged folders, without LoRA, which is slow on CPUs.",
+        ),
+    ] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Train in bfloat16.")] = False,
     sampling: Annotated[
         float, typer.Option("--sampling-temperature", help="Of the dialogues that are learned from.")
@@ -262,7 +269,7 @@ def train(
             learn.items,
             () if accepting is None else accepting.items,
             ModelRef.of(folder) if trained else ModelRef(model),
-            TrlWorkshop(provider, device, hear, base_url) if trained else Elsewhere(model),  # type: ignore[arg-type]
+            TrlWorkshop(provider, device, hear, base_url, merge) if trained else Elsewhere(model),  # type: ignore[arg-type]
             destination,
             config,
             reader,

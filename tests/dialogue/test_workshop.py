@@ -61,6 +61,29 @@ def test_an_adapter_is_put_into_a_running_vllm_and_may_be_there_already(
         TrlWorkshop("vllm", base_url="http://127.0.0.1:9/v1").serve(ModelRef("base", ("x",)))
 
 
+def test_a_merged_model_is_made_once_and_only_for_servers_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("trl")
+    made: list[ModelRef] = []
+
+    def save(ref: ModelRef, out: Path) -> ModelRef:
+        made.append(ref)
+        out.mkdir()
+        return ModelRef(str(out))
+
+    monkeypatch.setattr("agentcomm.dialogue.training.save_merged", save)
+    shop = TrlWorkshop("vllm", merge=True)
+    ref = ModelRef("base", (str(tmp_path / "iter1"),))
+    names = [shop.serve(ref), shop.serve(ref)]
+    assert names == [f"vllm/{tmp_path / 'iter1-merged'}"] * 2 and made == [ref]
+    assert shop.serve(ModelRef("base")) == "vllm/base"
+    for wrong in ({"provider": "hf"}, {"provider": "vllm", "base_url": "http://127.0.0.1:1/v1"}):
+        with pytest.raises(ConfigError, match="merged models are for vllm/ servers"):
+            TrlWorkshop(merge=True, **wrong)  # type: ignore[arg-type]
+
+
 def test_a_model_in_this_process_is_named_with_its_adapters() -> None:
     assert TrlWorkshop().serve(ModelRef("base", ("one",))) == "hf/base+one"
 
