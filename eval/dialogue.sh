@@ -5,18 +5,19 @@
 #
 # SETTING: one_hop (generated; what SmolLM2-135M can do), two_hop (about 40 minutes a seed on two cores with
 # ENGINE=vllm), arithmetic, hotpotqa (with --data FOLDER). --minutes M stops between pieces; the same command continues. With ENGINE=vllm dialogues are
-# played by vLLM with the adapters (AGENTCOMM_VLLM_PYTHON names its interpreter), else in this process.
+# played by vLLM (AGENTCOMM_VLLM_PYTHON names its interpreter), else in this process. one_hop with --iterations 1
+# and --arms random takes about 40 minutes on two cores.
 set -euo pipefail
 model=$1 setting=$2
 shift 2
 python=${PYTHON:-.venv/bin/python}
 if [ "${ENGINE:-hf}" = vllm ]; then
-  port=${PORT:-8379}
-  export VLLM_ALLOW_RUNTIME_LORA_UPDATING=True
-  export VLLM_ARGS="--enable-lora --max-lora-rank 64 --max-loras 2 ${VLLM_ARGS:-}"
-  source "$(dirname "$0")/serve.sh"
-  serve "$model" "$port"
-  "$python" eval/dialogue.py "$setting" --model "vllm/$model" --base-url "http://127.0.0.1:$port/v1" "$@"
+  # A server is started for each model, trained ones merged: LoRA in vLLM for the CPU does 5 tokens a second.
+  : "${AGENTCOMM_VLLM_PYTHON:?name the interpreter that vLLM is installed in}"
+  export VLLM_CPU_KVCACHE_SPACE=${VLLM_CPU_KVCACHE_SPACE:-3} TORCHDYNAMO_DISABLE=1 KMP_BLOCKTIME=1
+  export AGENTCOMM_VLLM_ARGS="--enforce-eager --max-model-len 4096 --seed 0 --block-size 32 --max-num-seqs 48
+    --max-num-batched-tokens 65536 --enable-prompt-tokens-details --dtype bfloat16 ${VLLM_ARGS:-}"
+  "$python" eval/dialogue.py "$setting" --model "vllm/$model" --merge "$@"
 else
   "$python" eval/dialogue.py "$setting" --model "hf/$model" "$@"
 fi
