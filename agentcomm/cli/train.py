@@ -106,6 +106,9 @@ def train(
     batch_size: Annotated[int, typer.Option("--batch-size", help="Rows a step.")] = 4,
     max_steps: Annotated[int | None, typer.Option("--max-steps", help="Steps of a training at most.")] = None,
     device: Annotated[str, typer.Option("--device", help="Where to train: auto, cpu, cuda.")] = "auto",
+    keep_cut: Annotated[
+        bool, typer.Option("--keep-cut", help="Learn from messages that max_tokens cut off too.")
+    ] = False,
     merge: Annotated[
         bool,
         typer.Option(
@@ -201,6 +204,7 @@ def train(
         calibrate=calibrate,
         accept="always" if export is not None else accept,  # type: ignore[arg-type]
         restart=restart,
+        keep_cut=keep_cut,
         reward=RewardConfig(
             token_weight=token_weight,
             loss_weight=0.0 if readability == "off" else loss_weight,

@@ -157,7 +157,7 @@ class Iteration:
         left_out = 0
         for choice in kept:
             one = played[choice.item][choice.sample]
-            cut = {turn for turn, s in enumerate(one.spoken, 1) if s.capped}
+            cut = {turn for turn, s in enumerate(one.spoken, 1) if s.capped and not config.keep_cut}
             left_out += len(cut)
             made += rows(
                 learning.graph,
@@ -230,7 +230,7 @@ class Iteration:
                 selector=config.pair_selector,
                 rng=self.rng("pairs", item.id),
             )
-            cut = {s.said for p in played for s in p.spoken if s.capped}
+            cut = {s.said for p in played for s in p.spoken if s.capped and not config.keep_cut}
             whole = [pair for pair in pairs if pair.chosen not in cut]
             made += preference_rows(learning.graph, item, whole, iteration=self.number)
             sums.update(
@@ -419,7 +419,7 @@ class Iteration:
         if funnel["kept"] and funnel["cut"]:
             return (
                 f"what was selected was cut off by the limit on tokens ({funnel['cut']} messages), and a "
-                "sentence without its end is nothing to imitate; raise the agents' max_tokens"
+                "sentence without its end is nothing to imitate; raise the agents' max_tokens (or keep_cut, --keep-cut)"
             )
         totals = [p.terms.total for p in there if p.terms is not None]
         if len(set(totals)) == 1:

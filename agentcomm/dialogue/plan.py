@@ -48,6 +48,9 @@ class LearnConfig:
     calibrate, quantile:
         Dialogues on distinct items, and the quantile of their tokens, that normalise an iteration's
         (by default 0.85, the hybrid's 0.80). Imitation normalises by the longest of an item's.
+    keep_cut:
+        Whether messages that a limit on tokens cut off are learned from too: whoever imitates one learns
+        to stop in the middle of a sentence. For models that never end by themselves.
     accept, tolerance:
         ``"better"`` or ``"always"``; the loss of score that the first iteration may bring.
     restart:
@@ -79,6 +82,7 @@ class LearnConfig:
     accept: Literal["better", "always"] = "better"
     tolerance: float = 0.02
     restart: bool = False
+    keep_cut: bool = False
     reward: RewardConfig = field(default_factory=RewardConfig)
     sft: TrainConfig = field(default_factory=TrainConfig)
     dpo: TrainConfig = field(default_factory=lambda: TrainConfig("rpo"))

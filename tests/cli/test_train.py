@@ -13,8 +13,20 @@ from tests.command import agentcomm
 TASK = ["-T", "specialists=2", "-T", "by=attribute", "-T", "hops=2"]
 SMALL = ["--items", "3", "--validate", "3", "--samples", "2", "--min-tokens", "1", "--readability", "ngram"]
 TEAM = ["information_exchange", "records", *TASK, "-G", "rounds=2", "-G", "max_tokens=8"]
-# A random model is never right: everything is learned from, whatever it is worth.
-ANYTHING = ["--task-floor", "0", "--threshold", "-9", "--least", "-9", "--gap", "0", "--accept", "always"]
+# A random model is never right and never ends: everything is learned from, whatever it is worth.
+ANYTHING = [
+    "--keep-cut",
+    "--task-floor",
+    "0",
+    "--threshold",
+    "-9",
+    "--least",
+    "-9",
+    "--gap",
+    "0",
+    "--accept",
+    "always",
+]
 
 
 def script(folder: Path) -> str:
