@@ -12,7 +12,7 @@ model=$1 setting=$2
 shift 2
 python=${PYTHON:-.venv/bin/python}
 if [ "${ENGINE:-hf}" = vllm ]; then
-  # A server is started for each model, trained ones merged: LoRA in vLLM for the CPU does 5 tokens a second.
+  # A server is started for each model, trained ones merged: LoRA is far slower in vLLM for the CPU.
   : "${AGENTCOMM_VLLM_PYTHON:?name the interpreter that vLLM is installed in}"
   export VLLM_CPU_KVCACHE_SPACE=${VLLM_CPU_KVCACHE_SPACE:-3} TORCHDYNAMO_DISABLE=1 KMP_BLOCKTIME=1
   export AGENTCOMM_VLLM_ARGS="--enforce-eager --max-model-len 4096 --seed 0 --block-size 32 --max-num-seqs 48

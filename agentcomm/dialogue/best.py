@@ -74,12 +74,9 @@ def choose(group: Sequence[Sampled], config: RewardConfig | None = None) -> int:
 
 def _best(terms: Sequence[RewardTerms]) -> int:
     def order(i: int) -> tuple[float, int, int]:
-        total = terms[i].total
-        return (
-            (-total if math.isfinite(total) else math.inf),
-            terms[i].tokens,
-            i,
-        )  # an unknown reward comes last
+        # An unknown reward comes last.
+        total = terms[i].total if math.isfinite(terms[i].total) else -math.inf
+        return -total, terms[i].tokens, i
 
     return min(range(len(terms)), key=order)
 

@@ -63,7 +63,7 @@ class TrlWorkshop:
         A vLLM server that runs already; adapters are put into it as they come.
     merge:
         vLLM gets trained models as folders of their own beside the adapter (``iter1-merged``) and no
-        LoRA, which on a CPU makes it a hundred times slower (5 instead of 500 tokens a second, measured).
+        LoRA, which on a CPU makes it far slower (eval/LOG.md, agents that learned to say less).
     """
 
     provider: str = "hf"

@@ -6,8 +6,6 @@ from pathlib import Path
 import anyio
 import pytest
 
-from agentcomm.backends.base import ChatRequest, Reply
-from agentcomm.backends.scripted import Scripted
 from agentcomm.dialogue.formats import POOL
 from agentcomm.dialogue.play import Team, dialogue
 from agentcomm.dialogue.policy import load as load_policy
@@ -17,6 +15,7 @@ from agentcomm.ledger.limits import Limits
 from agentcomm.ledger.rows import CallRow
 from agentcomm.loading import load_graph, load_task
 from tests.command import agentcomm
+from tests.watching import Watching
 
 MODEL = {"by_role": {"JSON": "<A>x</A> in three words"}, "default": "<A>x</A>" + " word" * 30}
 """Says the same every time: much in natural language, little when told to write JSON."""
@@ -89,22 +88,6 @@ def test_formats_are_not_chosen_on_items_to_score(tmp_path: Path) -> None:
         Team(lambda i: load_graph("information_exchange"), task, task.items, (), "mock/echo", tmp_path)
 
 
-class Busy(Scripted):
-    """Notes how many dialogues were under way at most."""
-
-    def __init__(self, slots: int) -> None:
-        super().__init__({}, default="x", max_concurrency=slots, latency_s=0.005)
-        self.now = self.most = 0
-
-    async def chat(self, request: ChatRequest) -> Reply:
-        self.now += 1
-        self.most = max(self.most, self.now)
-        try:
-            return await super().chat(request)
-        finally:
-            self.now -= 1
-
-
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     ("slots", "limits", "most"), [(6, Limits(), 6), (3, Limits(), 2), (6, Limits(calls=999), 2)]
@@ -114,7 +97,7 @@ async def test_formats_go_beside_each_other_while_the_model_has_slots_and_no_lim
 ) -> None:
     shared = {"specialists": 2, "by": "attribute", "hops": 2, "limit": 2}
     learn, validate = (load_task("records", {**shared, "split": s}) for s in ("learn", "validate"))
-    model = Busy(slots)
+    model = Watching(default="x", max_concurrency=slots, latency_s=0.005)
     team = Team(
         lambda instruction: load_graph("information_exchange", {"instruction": instruction}),
         learn, learn.items, validate.items, model, tmp_path, limits=limits,

@@ -31,6 +31,7 @@ from agentcomm.pruning.records import read_records
 from agentcomm.pruning.runner import LearnProgress, RealEnvironment, whole_team
 from agentcomm.task import Item, Score, Task
 from tests.command import wait_until
+from tests.watching import Watching
 
 pytestmark = pytest.mark.anyio
 
@@ -172,17 +173,6 @@ async def test_records_made_at_another_price_are_priced_anew(tmp_path: Path) -> 
 
 
 async def test_rollouts_run_side_by_side_as_the_model_allows(tmp_path: Path) -> None:
-    class Watching(Scripted):
-        now = most = 0
-
-        async def chat(self, request: ChatRequest) -> Any:
-            self.now += 1
-            self.most = max(self.most, self.now)
-            try:
-                return await super().chat(request)
-            finally:
-                self.now -= 1
-
     model = Watching(adding, latency_s=0.01, max_concurrency=3)
     async with real(tmp_path / "l", model=model) as environment:
         assert environment.concurrency == Metered(environment).concurrency == 3
