@@ -72,8 +72,13 @@ def test_a_search_that_would_run_out_of_items_is_refused_before_it_asks_anything
 
 
 def test_what_failed_has_to_be_paid_back_too(tmp_path: Path) -> None:
+    bob = [{"error": "refused"}]  # once, when Alice has spoken and was paid
     path = tmp_path / "model.json"
-    path.write_text(json.dumps({**MODEL, "by_role": {**MODEL["by_role"], "code": {"error": "refused"}}}))
+    path.write_text(
+        json.dumps(
+            {**MODEL, "by_role": {**MODEL["by_role"], "code": {"error": "refused"}, "You are Bob": bob}}
+        )
+    )
     folder = tmp_path / "f"
     words = ["tune", "information_exchange", "records", "--model", f"scripted/{path}", *SMALL, *TASK]
     made = agentcomm(*words, "--out", str(folder), "--retries", "1", "--json")

@@ -206,10 +206,11 @@ async def test_recorded_rollouts_are_worth_as_much_as_own_ones(tmp_path: Path) -
     assert again.card.spent["rollouts"] == 0
 
 
+@pytest.mark.parametrize("count", [1, 60])
 async def test_a_recorded_rollout_is_not_paid_again_nor_counted_as_a_second_observation(
-    tmp_path: Path,
+    count: int, tmp_path: Path
 ) -> None:
-    world, items = small(), small().items(60)
+    world, items = small(), small().items(count)
     origin = Origin("r", "frugal", "planted", "none")
     with Records(tmp_path / "r.jsonl") as records:
         collector = Collector(world, records, SplitGuard.of(items), origin)
